@@ -1,0 +1,194 @@
+"""The command line. Heavy libraries are imported by the command that needs them, so that --help answers at once."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from harness.errors import HarnessError
+
+app = typer.Typer(
+    name="harness",
+    help="Compare language models that are built readable with models that are taken apart afterwards: "
+    "one budget, one interface, one table.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+log = logging.getLogger(__name__)
+
+
+def store_root() -> Path:
+    """$HARNESS_STORE, or .harness in the current folder's checkout."""
+    return Path(os.environ.get("HARNESS_STORE") or Path(__file__).resolve().parent.parent / ".harness")
+
+
+@app.command()
+def run(
+    experiment: Annotated[str, typer.Argument(help="A name (`harness list experiments`) or the path of a .yaml file.")],
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Change one setting: systems.peer.n_experts=65536. Repeatable."
+        ),
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Run seeds 0 to N−1 instead of the file's.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Results folder. Default: results/<comparison>.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Compute every stage again, then replace the stored.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would run and what is stored; do nothing.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="cpu, cuda or auto (cuda where there is one).")] = "auto",
+    dtype: Annotated[str, typer.Option(help="float32, or bfloat16 (mixed precision, on a GPU).")] = "float32",
+) -> None:
+    """Run a comparison: train what is missing, measure it, write table and figures.
+
+    Everything is stored stage by stage: a killed run continues where it was, a repeated one ends in seconds.
+    """
+    from harness.config import load
+
+    overrides = [*(set_ or []), *([f"seeds={list(range(seeds))}"] if seeds else [])]
+    loaded = load(experiment, overrides)
+    from harness.comparison import Comparison
+    from harness.plan import make_plan
+    from harness.stages import Store
+
+    plan = make_plan(loaded, _numerics(device, dtype))
+    if dry_run:
+        _print_plan(plan, Store(store_root(), fresh=fresh))
+        return
+    signal.signal(signal.SIGTERM, _on_sigterm)
+    target = out or Path("results") / loaded.name
+    comparison = Comparison(plan, Store(store_root(), fresh=fresh), target)
+    table = comparison.run()
+    _show(table)
+    _say(f"\nresults: {target}/table.md, table.csv, table.json, figures/; again: harness show {target}")
+    if loaded.tracking == "mlflow":
+        _say("curves and runs: harness ui")
+
+
+@app.command(name="list")
+def list_(what: Annotated[str, typer.Argument(help="systems, metrics, corpora or experiments.")]) -> None:
+    """List what can be named in an experiment."""
+    from harness.listing import KINDS, lines
+
+    if what not in KINDS:
+        from harness.config import nearest
+        from harness.errors import BadInput
+
+        raise BadInput(f"list {what!r}: {nearest(what, list(KINDS))}")
+    for line in lines(what):
+        _say(line)
+
+
+@app.command()
+def show(results: Annotated[Path, typer.Argument(help="A results folder, such as results/quickstart.")]) -> None:
+    """Show the table of a results folder."""
+    from harness.table import read
+
+    _show(read(results))
+
+
+@app.command()
+def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000) -> None:
+    """Open MLflow's interface on this machine's runs (127.0.0.1 only: it has no passwords)."""
+    from harness.tracking import ui_command
+
+    command = ui_command(store_root(), port)
+    _say(f"MLflow on http://127.0.0.1:{port} (stop with Ctrl-C)")
+    os.execvp(command[0], command)
+
+
+def main() -> None:
+    """Entry point: 0 done, 1 failed, 2 bad input, 75 stopped by SIGTERM and to be continued, 130 by Ctrl-C."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    for noisy in (
+        "httpx",
+        "alembic",
+        "datasets",
+        "mlflow",
+        "transformers",
+        "urllib3",
+        "accelerate",
+        "numba",
+        "matplotlib",
+    ):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    try:
+        code = app(standalone_mode=False)
+    except HarnessError as error:
+        log.error("error: %s", error)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        log.error("stopped; run the same command to continue")
+        sys.exit(130)
+    except Exception as error:
+        import click
+
+        if not isinstance(error, click.ClickException):
+            raise
+        error.show()
+        sys.exit(2)
+    sys.exit(code or 0)
+
+
+def _numerics(device: str, dtype: str) -> Any:
+    import torch
+
+    from harness.config import nearest
+    from harness.errors import BadInput
+    from harness.plan import Numerics
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device.split(":")[0] not in ("cpu", "cuda"):
+        raise BadInput(f"--device {device!r}: {nearest(device, ['auto', 'cpu', 'cuda'])}")
+    if device != "cpu" and not torch.cuda.is_available():
+        raise BadInput(f"--device {device!r}: this machine has no usable CUDA device; use cpu")
+    if dtype not in ("float32", "bfloat16"):
+        raise BadInput(f"--dtype {dtype!r}: {nearest(dtype, ['float32', 'bfloat16'])}")
+    if dtype == "bfloat16" and device == "cpu":
+        raise BadInput("--dtype 'bfloat16': only on a GPU (a CPU would be slower and less exact); use float32")
+    return Numerics(device, dtype, torch.get_num_threads())
+
+
+def _on_sigterm(_signal: int, _frame: Any) -> None:
+    """First: finish the step, write a checkpoint, exit 75. Again: at once."""
+    from harness.errors import Interrupted
+    from harness.training import STOP
+
+    if STOP.requested or not STOP.training:
+        raise Interrupted("stopped; run the same command to continue")
+    STOP.requested = True
+
+
+def _print_plan(plan: Any, store: Any) -> None:
+    stages = plan.stages()
+    missing = [stage for stage in stages if store.finished(stage) is None]
+    for stage in stages:
+        _say(f"{'would run' if stage in missing else 'stored   '}  {stage.folder:32}  {stage.label}")
+    _say(f"{len(stages) - len(missing)} of {len(stages)} stages are stored; nothing was run")
+
+
+def _show(table: Any) -> None:
+    from rich.console import Console
+
+    from harness.table_text import render
+
+    render(table, Console())
+
+
+def _say(line: str) -> None:
+    typer.echo(line)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,313 @@
+"""Runs a plan: every stage that is not stored, in order; then the table, the figures and the tracking of it."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+import yaml
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+import models
+from harness import metrics, provenance, references
+from harness.config import Experiment
+from harness.corpus import Corpus
+from harness.corpus.build import build, load
+from harness.decomposition import System
+from harness.dictionary_training import DictionaryRecord, Job, load_dictionaries, train_dictionaries
+from harness.evaluation import Cost, Evaluation, encode_split, read_codes
+from harness.measurement import Measurement
+from harness.metrics import loss as loss_metric
+from harness.plan import Plan, SystemRun
+from harness.progress import stage_progress
+from harness.stages import Stage, Store, digest
+from harness.table import RowProvenance, SeedResult, Table, write_atomically
+from harness.table import build as build_table
+from harness.table import write as write_table
+from harness.tracking import Invocation, tracker
+from harness.training import TrainingRecord, train_subject
+from kernels import dispatch
+from saes.trainer import CURVE_FILE
+
+log = logging.getLogger(__name__)
+
+KERNELS = "kernels.json"  # in a stage folder: op -> implementation that ran in it
+
+
+class Comparison:
+    """One invocation: `run()` leaves results in `out` and returns the table."""
+
+    def __init__(self, plan: Plan, store: Store, out: Path) -> None:
+        self.plan, self.store, self.out = plan, store, out
+        self.experiment: Experiment = plan.experiment
+        self.device, self.dtype = plan.numerics.device, plan.numerics.dtype
+
+    def run(self) -> Table:
+        self.out.mkdir(parents=True, exist_ok=True)
+        corpus = self._corpus()
+        with tracker(self.experiment, self.store.root).invocation(corpus.info, self._config_hash()) as invocation:
+            results = [self._reference(name, stage, corpus, invocation) for name, stage in self.plan.references.items()]
+            for run in self.plan.runs:
+                results.append(self._system(run, corpus, invocation))
+            table = build_table(
+                self.experiment.name,
+                results,
+                provenance.collect(self._config_hash(), corpus.info.content_hash, self.dtype, self.device),
+                self.experiment.baseline,
+            )
+            self._write(table)
+            invocation.finish(table, self.out)
+        return table
+
+    def _config_hash(self) -> str:
+        return digest(self.experiment.model_dump(mode="json"))[:16]
+
+    def _stage(self, stage: Stage, produce: Callable[[Path], None]) -> Path:
+        stored = self.store.finished(stage)
+        if stored is not None:
+            return stored
+        log.info("%s", stage.label)
+        return self.store.run(stage, produce)
+
+    def _corpus(self) -> Corpus:
+        def produce(work: Path) -> None:
+            with stage_progress(self.plan.corpus.label) as report:
+                build(self.experiment.corpus, work, report)
+
+        return load(self._stage(self.plan.corpus, produce))
+
+    def _reference(self, name: str, stage: Stage, corpus: Corpus, invocation: Invocation) -> SeedResult:
+        def produce(work: Path) -> None:
+            save_measurements(work, _measure_reference(name, corpus, self.experiment), {})
+
+        measurements, _ = load_measurements(self._stage(stage, produce))
+        kept = RowProvenance(stages={"corpus": self.plan.corpus.key, "reference": stage.key})
+        result = SeedResult(name, "reference", self.experiment.seeds[0], measurements, kept)
+        with invocation.system(name, result.seed, {"kind": "reference"}) as run:
+            run.finish(result)
+        return result
+
+    def _system(self, run: SystemRun, corpus: Corpus, invocation: Invocation) -> SeedResult:
+        spec = run.spec
+        params: dict[str, Any] = {"kind": "dictionary" if spec.dictionary else "subject", **run.subject.config}
+        if run.dictionary:
+            params |= {f"dictionary.{key}": value for key, value in run.dictionary.config.items()}
+        with invocation.system(spec.name, run.seed, params) as tracked:
+            subject = self._subject(run, corpus)
+            if run.dictionary is None:
+                tracked.curve(subject / CURVE_FILE)
+            else:
+                dictionaries = self._dictionaries(run, corpus)
+                for site in cast(Any, spec.dictionary).sites:
+                    tracked.curve(dictionaries / str(site) / CURVE_FILE, prefix=str(site))
+            measurements, kernels = self._measure(run, corpus)
+            stages = {stage.kind if stage.kind != "metric" else stage.label.split()[0]: stage for stage in run.stages()}
+            kept = RowProvenance(
+                kernels=kernels,
+                stages={"corpus": self.plan.corpus.key, **{name: stage.key for name, stage in stages.items()}},
+            )
+            result = SeedResult(
+                spec.name,
+                "dictionary" if spec.dictionary else "subject",
+                run.seed,
+                measurements,
+                kept,
+                not_applicable={} if spec.dictionary else dict(_BY_CONSTRUCTION),
+            )
+            tracked.finish(result)
+        return result
+
+    def _subject(self, run: SystemRun, corpus: Corpus) -> Path:
+        def produce(work: Path) -> None:
+            torch.manual_seed(run.seed)
+            model = models.build(
+                run.spec.subject.architecture,
+                **run.spec.subject.settings,
+                vocab_size=corpus.info.vocab_size,
+                max_position_embeddings=corpus.train.length,
+                bos_token_id=corpus.info.end_of_text,
+                eos_token_id=corpus.info.end_of_text,
+            )
+            with stage_progress(run.subject.label) as report:
+                train_subject(
+                    model.to(self.device),
+                    run.spec.subject.training,
+                    corpus.train,
+                    seed=run.seed,
+                    work=work,
+                    report=report,
+                    device=self.device,
+                    dtype=self.dtype,
+                )
+            corpus.tokenizer().save_pretrained(work / "model")
+
+        return self._stage(run.subject, produce)
+
+    def _model(self, run: SystemRun, corpus: Corpus) -> PreTrainedModel:
+        folder = self._subject(run, corpus) / "model"
+        return AutoModelForCausalLM.from_pretrained(folder).to(self.device).eval()
+
+    def _dictionaries(self, run: SystemRun, corpus: Corpus) -> Path:
+        """Trains, in one pass of the subject, this row's dictionaries and those of all other rows like it."""
+        assert run.dictionary is not None
+        if (stored := self.store.finished(run.dictionary)) is not None:
+            return stored
+        assert run.spec.dictionary is not None
+        settings = run.spec.dictionary.settings
+        together = [
+            other
+            for other in self.plan.runs
+            if other.dictionary is not None
+            and other.subject.key == run.subject.key
+            and cast(Any, other.spec.dictionary).settings == settings
+        ]
+        stages = list({cast(Stage, other.dictionary).key: other for other in together}.values())
+        log.info("dictionaries of %s: %s", run.spec.subject.name, ", ".join(other.spec.name for other in stages))
+
+        def produce(work: dict[str, Path]) -> None:
+            missing = {
+                key: other for other in stages if (key := cast(Stage, other.dictionary).key) in work
+            }  # fmt: skip
+            # One folder of checkpoints for the pass, named by who takes part: another set is another pass.
+            scratch = work[min(work)] / "checkpoint" / digest(sorted(work))[:16]
+            jobs = {
+                key: Job(cast(Any, other.spec.dictionary).config, cast(Any, other.spec.dictionary).sites, work[key])
+                for key, other in missing.items()
+            }
+            seeded = cast(Any, settings).__class__(**{**asdict(settings), "seed": run.seed})
+            with stage_progress(f"dictionaries of {run.spec.subject.name}, seed {run.seed}") as report:
+                train_dictionaries(jobs, self._model(run, corpus), corpus.train, seeded, scratch=scratch, report=report)
+
+        self.store.run_together([cast(Stage, other.dictionary) for other in stages], produce)
+        return self.store.root / run.dictionary.folder
+
+    def _measure(self, run: SystemRun, corpus: Corpus) -> tuple[list[Measurement], dict[str, str]]:
+        """The row's figures, and every kernel that ran for them or for what they were measured on."""
+        evaluation: Evaluation | None = None
+
+        def prepared(artifacts: Path) -> Evaluation:
+            nonlocal evaluation
+            if evaluation is None:
+                evaluation = self._evaluation(run, corpus)
+            evaluation.artifacts = artifacts
+            return evaluation
+
+        def encode(work: Path) -> None:
+            with stage_progress(run.codes.label) as report, dispatch.recording() as ran:
+                encode_split(prepared(work), work, report)
+            (work / KERNELS).write_text(json.dumps(ran))
+
+        kernels = dict(TrainingRecord.load(self._subject(run, corpus)).kernels)
+        if run.dictionary:
+            kernels |= DictionaryRecord.load(self._dictionaries(run, corpus)).kernels
+        found: list[Measurement] = []
+        for name, stage in run.metrics.items():
+
+            def produce(work: Path, name: str = name, label: str = stage.label) -> None:
+                codes = self._stage(run.codes, encode)
+                with stage_progress(label), dispatch.recording() as ran:
+                    subject = prepared(work)
+                    subject.load_codes = lambda site: read_codes(codes, site)
+                    measured = metrics.module_of(name).measure(subject, self.plan.metric_options[name])
+                save_measurements(work, measured, {**json.loads((codes / KERNELS).read_text()), **ran})
+
+            measured, ran = load_measurements(self._stage(stage, produce))
+            found += measured
+            kernels |= ran
+        return found, kernels
+
+    def _evaluation(self, run: SystemRun, corpus: Corpus) -> Evaluation:
+        config = self.experiment.evaluation
+        training = TrainingRecord.load(self._subject(run, corpus))
+        cost = Cost(
+            parameters=training.parameters,
+            active_parameters=training.active_parameters,
+            forward_flops_per_token=training.forward_flops_per_token,
+            training_flops=training.training_flops,
+            training_tokens=training.tokens,
+            training_seconds=training.seconds,
+            peak_memory_bytes=training.peak_memory_bytes,
+        )
+        grafts = None
+        if run.spec.dictionary is not None:
+            folder = self._dictionaries(run, corpus)
+            grafts = load_dictionaries(folder, run.spec.dictionary.sites, self.device)
+            cost = DictionaryRecord.load(folder).added_to(cost)
+        return Evaluation(
+            system=System(run.spec.name, self._model(run, corpus), grafts),
+            split=corpus.eval,
+            dev=corpus.dev,
+            sequences=config.sequences,
+            codes_sequences=config.codes_sequences,
+            batch_sequences=config.batch_sequences,
+            resamples=config.resamples,
+            load_codes=lambda site: read_codes(self.store.root / run.codes.folder, site),
+            cost=cost,
+        )
+
+    def _write(self, table: Table) -> None:
+        from harness.report import figures
+
+        text = yaml.safe_dump(self.experiment.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        write_atomically(self.out / "experiment.yaml", text.encode())
+        curves: dict[tuple[str, int], Path] = {}
+        for run in self.plan.runs:
+            if run.dictionary is None:
+                curves[run.spec.name, run.seed] = self.store.root / run.subject.folder / CURVE_FILE
+        figures.write(table, self.out / "figures", curves)
+        write_table(table, self.out)
+
+
+# What a native system cannot have, and why.
+_BY_CONSTRUCTION = {
+    f"{name}": "by construction: the units are the model"
+    for name in (
+        "loss/recovered",
+        "reconstruction/explained_variance",
+        "reconstruction/normalised_mse",
+        "reconstruction/cosine",
+        "reconstruction/norm_ratio",
+    )
+}
+
+
+def save_measurements(folder: Path, measurements: Sequence[Measurement], kernels: dict[str, str]) -> None:
+    """measurements.json and, for those that were resampled, replicates.npz in a stage folder."""
+    rows = [{k: v for k, v in vars(m).items() if k != "replicates"} for m in measurements]
+    (folder / "measurements.json").write_text(json.dumps({"measurements": rows, "kernels": kernels}, indent=1))
+    arrays = {str(i): m.replicates for i, m in enumerate(measurements) if m.replicates is not None}
+    np.savez(folder / "replicates.npz", **cast(Any, arrays))
+
+
+def load_measurements(folder: Path) -> tuple[list[Measurement], dict[str, str]]:
+    stored = json.loads((folder / "measurements.json").read_text())
+    with np.load(folder / "replicates.npz", allow_pickle=False) as arrays:
+        found = [Measurement(**row, replicates=arrays.get(str(i))) for i, row in enumerate(stored["measurements"])]
+    return found, stored["kernels"]
+
+
+def _measure_reference(name: str, corpus: Corpus, experiment: Experiment) -> list[Measurement]:
+    """Loss of an n-gram model on the same targets that systems are measured on."""
+    log_p = references.log_probabilities(name, corpus)  # [sequences, length], nats
+    total = min(experiment.evaluation.sequences, len(corpus.eval))
+    batch = corpus.eval.batch(torch.arange(total))
+    targets = slice(1, None)
+    document = batch.document[:, targets].reshape(-1)
+    ids, rows = document.unique(return_inverse=True)
+
+    def by_document(values: torch.Tensor) -> torch.Tensor:
+        return torch.zeros(len(ids), dtype=torch.float64).index_add_(0, rows, values.reshape(-1).double())
+
+    nats = -torch.as_tensor(log_p[:total])[:, targets]
+    return loss_metric.summaries(
+        by_document(nats),
+        by_document(batch.n_bytes[:, targets]),
+        by_document(torch.ones_like(batch.n_bytes[:, targets])),
+        experiment.evaluation.resamples,
+    )

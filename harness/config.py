@@ -1,0 +1,190 @@
+"""What an experiment file may say. Strict: what is unknown or impossible ends the run before anything trains."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError, field_validator
+
+from harness.corpus.config import CorpusConfig
+from harness.errors import BadInput
+from harness.training_config import Strict, TrainingConfig
+
+M = TypeVar("M", bound=BaseModel)
+
+EXPERIMENTS = Path(__file__).parent / "experiments"
+
+
+class EvaluationConfig(Strict):
+    """What is measured on, and how the intervals are made."""
+
+    sequences: int = Field(400, ge=1, description="Evaluation sequences that losses are computed on (at most).")
+    codes_sequences: int = Field(64, ge=1, description="The first of them, whose codes are stored for unit metrics.")
+    batch_sequences: int = Field(16, ge=1)
+    resamples: int = Field(1000, ge=100, description="Bootstrap resamples behind every interval.")
+
+
+class Experiment(Strict):
+    """One comparison: corpus, budget, systems, seeds, metrics. It yields one table."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")
+    description: str = ""
+    corpus: CorpusConfig = CorpusConfig()
+    training: TrainingConfig = TrainingConfig()
+    dictionary_training: dict[str, Any] = Field(default_factory=dict)
+    evaluation: EvaluationConfig = EvaluationConfig()
+    systems: dict[str, dict[str, Any]] = Field(min_length=1)
+    references: tuple[str, ...] = ()
+    metrics: dict[str, dict[str, Any]] = Field(min_length=1)
+    seeds: tuple[int, ...] = Field((0,), min_length=1)
+    baseline: str | None = Field(None, description="The row that the others are compared with, paired by document.")
+    tracking: Literal["mlflow", "off"] = "mlflow"
+
+    @field_validator("systems", "metrics", mode="before")
+    @classmethod
+    def _names_alone_mean_defaults(cls, value: Any) -> Any:
+        if isinstance(value, list):
+            return {name: {} for name in value}
+        if isinstance(value, Mapping):
+            return {name: {} if options is None else options for name, options in value.items()}
+        return value
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds_differ(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(value)) != len(value):
+            raise ValueError("a seed stands twice")
+        return value
+
+
+def load(name_or_path: str, overrides: list[str] | None = None) -> Experiment:
+    """Reads an experiment by its name (a file in harness/experiments) or path, with `a.b=value` overrides applied."""
+    raw = _read(name_or_path)
+    for override in overrides or []:
+        _apply(raw, override)
+    return validated(Experiment, raw, where="")
+
+
+def validated(model: type[M], raw: Any, *, where: str) -> M:
+    """`raw` as `model`; the first thing wrong as one line that names key, value, what is allowed, the nearest name."""
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        raise BadInput(_one_line(error, model, where)) from None
+
+
+def nearest(name: str, allowed: list[str]) -> str:
+    """`did you mean X? ` or nothing, and all that is allowed."""
+    close = difflib.get_close_matches(name, allowed, n=1, cutoff=0.5)
+    hint = f"did you mean {close[0]}? " if close else ""
+    return f"{hint}(allowed: {', '.join(sorted(allowed))})"
+
+
+def experiment_names() -> list[str]:
+    return sorted(path.stem for path in EXPERIMENTS.glob("*.yaml"))
+
+
+def _read(name_or_path: str) -> dict[str, Any]:
+    path = EXPERIMENTS / f"{name_or_path}.yaml"
+    if not path.is_file():
+        path = Path(name_or_path)
+        if path.suffix not in (".yaml", ".yml"):
+            raise BadInput(
+                f"no experiment {name_or_path!r}: {nearest(name_or_path, experiment_names())}, or a .yaml path"
+            )
+        if not path.is_file():
+            raise BadInput(f"no such experiment file: {name_or_path}")
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(raw, dict):
+        raise BadInput(f"{path}: an experiment is a mapping, this is {type(raw).__name__}")
+    raw.setdefault("name", path.stem)
+    return raw
+
+
+def _apply(raw: dict[str, Any], override: str) -> None:
+    """`systems.peer.n_experts=65536` into the raw mapping. Dots and `=` inside a row name's brackets are part of it."""
+    key, equals, text = _partition_outside_brackets(override)
+    if not equals or not key:
+        raise BadInput(f"--set {override!r}: write key.subkey=value")
+    try:
+        value = yaml.safe_load(text)
+        if isinstance(value, str):  # YAML 1.1 reads 1e-3 as text
+            with_number = _number(value)
+            value = value if with_number is None else with_number
+    except yaml.YAMLError:
+        raise BadInput(f"--set {override!r}: the value is not YAML") from None
+    target: Any = raw
+    *parents, last = _split_outside_brackets(key)
+    for position, parent in enumerate(parents):
+        if isinstance(target.get(parent), list):
+            target[parent] = {name: {} for name in target[parent]}
+        if target.get(parent) is None:
+            # A new row or metric must be written in the file: a typing slip must not add a system.
+            if position == 1 and parents[0] in ("systems", "metrics"):
+                raise BadInput(f"--set {override!r}: {parents[0]}.{parent} is not in this experiment: "
+                               f"{nearest(parent, list(target))}")  # fmt: skip
+            target[parent] = {}
+        target = target[parent]
+        if not isinstance(target, dict):
+            raise BadInput(f"--set {override!r}: {'.'.join(parents[: position + 1])} is {target!r}, it has no keys")
+    target[last] = value
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _split_outside_brackets(key: str) -> list[str]:
+    parts, depth = [""], 0
+    for character in key:
+        depth += (character == "[") - (character == "]")
+        if character == "." and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return parts
+
+
+def _partition_outside_brackets(text: str) -> tuple[str, str, str]:
+    depth = 0
+    for index, character in enumerate(text):
+        depth += (character == "[") - (character == "]")
+        if character == "=" and depth == 0:
+            return text[:index], "=", text[index + 1 :]
+    return text, "", ""
+
+
+def _one_line(error: ValidationError, model: type[BaseModel], where: str) -> str:
+    first = error.errors()[0]
+    path = [str(part) for part in first["loc"]]
+    key = ".".join([where, *path] if where else path) or model.__name__
+    if first["type"] == "extra_forbidden":
+        owner = _owner(model, path[:-1])
+        return f"{key}: unknown key; {nearest(path[-1], list(owner.model_fields))}"
+    message = first["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    if first["type"] == "missing":
+        return f"{key}: {message}{more}"
+    shown = repr(first["input"])
+    return f"{key} = {shown if len(shown) < 80 else shown[:77] + '...'}: {message}{more}"
+
+
+def _owner(model: type[BaseModel], path: list[str]) -> type[BaseModel]:
+    """The model that the key at `path` belongs to, for naming its allowed fields."""
+    for part in path:
+        field = model.model_fields.get(part)
+        annotation = field.annotation if field else None
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            model = annotation
+    return model

@@ -1,0 +1,32 @@
+"""What a system costs: parameters, compute, time and memory, with everything counted that made it."""
+
+from __future__ import annotations
+
+from harness.evaluation import Evaluation
+from harness.measurement import Measurement
+from harness.training_config import Strict
+
+VERSION = 1
+
+
+class Options(Strict):
+    """No options."""
+
+
+def measure(evaluation: Evaluation, options: Options) -> list[Measurement]:
+    """Parameters of subject and dictionaries; FLOPs (a multiply-add is two) of the forward pass per token and of the
+    whole training: 3 × forward × tokens for a subject, and for a dictionary also the forward passes of its subject that
+    collected activations. Seconds and bytes are this machine's, as measured when the stages ran."""
+    cost = evaluation.cost
+    return [
+        Measurement("cost/parameters", cost.parameters, "parameters", "lower", VERSION),
+        Measurement("cost/active_parameters", cost.active_parameters, "parameters/token", "lower", VERSION),
+        Measurement("cost/forward_flops", cost.forward_flops_per_token, "FLOP/token", "lower", VERSION),
+        Measurement("cost/training_flops", cost.training_flops, "FLOP", "lower", VERSION),
+        Measurement("cost/training_tokens", cost.training_tokens, "tokens", "none", VERSION),
+        Measurement("cost/training_seconds", cost.training_seconds, "s", "lower", VERSION),
+        Measurement(
+            "cost/tokens_per_second", cost.training_tokens / cost.training_seconds, "tokens/s", "higher", VERSION
+        ),
+        Measurement("cost/peak_memory", cost.peak_memory_bytes / 2**20, "MiB", "lower", VERSION),
+    ]

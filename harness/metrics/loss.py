@@ -1,0 +1,146 @@
+"""Loss of the model as it is, as it runs through its units, and with the units, the rest or the whole site taken away.
+
+All figures are on the same targets: every token but the first of each packed sequence. Intervals resample documents.
+`spliced` replaces every site of the system at once and drops the dictionary's error: an expert model pays for its
+sparsity in every layer, so this is the loss of a dense model that is fair to compare with it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from harness.decomposition import Site
+from harness.evaluation import Evaluation
+from harness.measurement import Direction, Measurement
+from harness.statistics import document_bootstrap, resampled_sums
+from harness.training_config import Strict
+from kernels.codes import Codes
+
+VERSION = 1
+
+
+class Options(Strict):
+    """No options."""
+
+
+def measure(evaluation: Evaluation, options: Options) -> list[Measurement]:
+    """loss/cross_entropy (nats per token), loss/bits_per_byte = Σ nats / (ln 2 · Σ UTF-8 bytes), loss/perplexity =
+    exp(cross entropy): of the subject running natively. Then, with every site of the system changed at once:
+
+    - spliced: the units' own output, error dropped (the identity for a native system; measured all the same);
+    - units_zeroed, rest_zeroed: only the rest, only the units;
+    - zero_ablated, mean_ablated: the site's output replaced by zero, by its mean over the dev split;
+    - spliced_kl: mean KL(spliced ‖ native) over tokens, in nats;
+    - recovered = (CE_zero − CE_spliced) / (CE_zero − CE_native), for grafted dictionaries alone: it is 1 by
+      construction where the units are the model. (SAEBench's "ce_loss_score", all sites at once.)
+    """
+    system = evaluation.system
+    everywhere = dict.fromkeys(system.sites, _identity)
+    nothing = dict.fromkeys(system.sites, _drop_all)
+    zero = dict.fromkeys(system.sites, torch.zeros_like)
+    mean = {site: partial(_constant, value) for site, value in _dev_means(evaluation).items()}
+    variants: dict[str, Callable[[], AbstractContextManager[None]]] = {
+        "native": nullcontext,
+        "spliced": lambda: system.running(everywhere, error="drop"),
+        "units_zeroed": lambda: system.running(nothing, error="drop"),
+        "rest_zeroed": lambda: system.running(everywhere, error="drop", rest="drop"),
+        "zero_ablated": lambda: system.replacing(zero),
+        "mean_ablated": lambda: system.replacing(mean),
+    }
+    nats = {name: evaluation.document_sums() for name in variants}
+    kl, n_bytes, n_tokens = (evaluation.document_sums() for _ in range(3))
+    for batch in evaluation.batches():
+        document = batch.document[:, 1:].reshape(-1)
+        targets = batch.input_ids[:, 1:].reshape(-1)
+        native_log_p = torch.empty(0)
+        for name, running in variants.items():
+            with torch.no_grad(), running():
+                logits = system.model(batch.input_ids, use_cache=False).logits[:, :-1]
+            log_p = logits.float().log_softmax(-1).flatten(0, 1)  # [targets, vocabulary]
+            evaluation.by_document(document, -log_p.gather(1, targets[:, None])[:, 0], nats[name])
+            if name == "native":
+                native_log_p = log_p
+            elif name == "spliced":
+                evaluation.by_document(document, (log_p.exp() * (log_p - native_log_p)).sum(1), kl)
+        evaluation.by_document(document, batch.n_bytes[:, 1:].reshape(-1), n_bytes)
+        evaluation.by_document(document, torch.ones_like(document), n_tokens)
+
+    found = summaries(nats.pop("native"), n_bytes, n_tokens, evaluation.resamples)
+    per_byte = 1 / math.log(2)
+    for name, sums in nats.items():
+        direction: Direction = "lower" if name == "spliced" else "none"
+        found.append(_ratio(f"loss/{name}_bits_per_byte", sums * per_byte, n_bytes, "bit/byte", direction, evaluation))
+    found.append(_ratio("loss/spliced_kl", kl, n_tokens, "nat/token", "lower", evaluation))
+    if not system.native:
+        found.append(_recovered(nats["zero_ablated"], nats["spliced"], found[0], n_tokens, evaluation))
+    return found
+
+
+def summaries(nats: Tensor, n_bytes: Tensor, n_tokens: Tensor, resamples: int) -> list[Measurement]:
+    """Cross entropy, bits per byte and perplexity from sums by document `[documents]`; also what n-gram rows report."""
+    cross_entropy = document_bootstrap(nats.numpy(), n_tokens.numpy(), resamples)
+    bits = document_bootstrap((nats / math.log(2)).numpy(), n_bytes.numpy(), resamples)
+    mean = float(nats.sum() / n_tokens.sum())
+
+    def row(name: str, value: float, unit: str, replicates: np.ndarray) -> Measurement:
+        return Measurement(f"loss/{name}", value, unit, "lower", VERSION, replicates, "documents")
+
+    return [
+        row("cross_entropy", mean, "nat/token", cross_entropy),
+        row("bits_per_byte", float(nats.sum() / n_bytes.sum()) / math.log(2), "bit/byte", bits),
+        row("perplexity", math.exp(mean), "", np.exp(cross_entropy)),
+    ]
+
+
+def _ratio(
+    name: str, numerator: Tensor, denominator: Tensor, unit: str, direction: Direction, evaluation: Evaluation
+) -> Measurement:
+    replicates = document_bootstrap(numerator.numpy(), denominator.numpy(), evaluation.resamples)
+    value = float(numerator.sum() / denominator.sum())
+    return Measurement(name, value, unit, direction, VERSION, replicates, "documents")
+
+
+def _recovered(
+    zero: Tensor, spliced: Tensor, native: Measurement, n_tokens: Tensor, evaluation: Evaluation
+) -> Measurement:
+    sums = resampled_sums(torch.stack([zero, spliced, n_tokens], 1).numpy(), evaluation.resamples)
+    zero_ce, spliced_ce = sums[:, 0] / sums[:, 2], sums[:, 1] / sums[:, 2]
+    assert native.replicates is not None
+    value = float((zero.sum() - spliced.sum()) / (zero.sum() - native.value * n_tokens.sum()))
+    replicates = (zero_ce - spliced_ce) / (zero_ce - native.replicates)
+    return Measurement("loss/recovered", value, "", "higher", VERSION, replicates, "documents")
+
+
+def _dev_means(evaluation: Evaluation) -> dict[Site, Tensor]:
+    """Mean output of every site over the dev split `[d_model]`: so mean ablation knows nothing of eval."""
+    sums: dict[Site, Tensor] = {}
+    tokens = 0
+
+    def add(site: Site, _x: Tensor, y: Tensor) -> None:
+        total = y.double().sum((0, 1)) if y.device.type != "mps" else y.sum((0, 1))
+        sums[site] = sums[site] + total if site in sums else total
+
+    with torch.no_grad(), evaluation.system.watching(add):
+        for batch in evaluation.batches(dev=True):
+            evaluation.system.model(batch.input_ids, use_cache=False, logits_to_keep=1)
+            tokens += batch.input_ids.numel()
+    return {site: total / tokens for site, total in sums.items()}
+
+
+def _identity(codes: Codes) -> Codes:
+    return codes
+
+
+def _drop_all(codes: Codes) -> Codes:
+    return codes.keep(torch.zeros_like(codes.units, dtype=torch.bool))
+
+
+def _constant(value: Tensor, output: Tensor) -> Tensor:
+    return value.to(output.dtype).expand_as(output)

@@ -1,0 +1,99 @@
+"""How many units fire on a token, and how few carry what is written.
+
+L0 counts non-zero entries and flatters nobody only where units really fall silent: a gelu neuron never does. So systems
+are matched on *strength-L0*, the fewest units that carry 95% of a token's total strength.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from harness.decomposition import Encoded
+from harness.evaluation import Evaluation
+from harness.measurement import Direction, Measurement
+from harness.statistics import document_bootstrap
+from harness.training_config import Strict
+
+VERSION = 1
+SHARE = 0.95
+
+
+class Options(Strict):
+    """No options."""
+
+
+def measure(evaluation: Evaluation, options: Options) -> list[Measurement]:
+    """On the stored codes; per layer (mean over sites), and strength_l0_total summed over all replaced layers.
+
+    - l0: non-zero entries per token; l0_p10, l0_p90: its quantiles over the tokens of all sites;
+    - strength_l0: fewest entries whose strengths sum to at least 95% of the token's Σ strength;
+    - gini, hoyer: inequality of the strengths of one token over all units, silent ones included, mean over tokens.
+      Gini is 0 for equal strengths and (n−1)/n for a single firing unit; Hoyer (√n − l1/l2)/(√n − 1) is 0 and 1
+      (Hoyer 2004; Hurley & Rickard 2009). Tokens on which nothing fires count 1 in both.
+    """
+    documents = evaluation.document_of_codes()
+    names = ("l0", "strength_l0", "gini", "hoyer")
+    sums = {name: evaluation.document_sums() for name in names}
+    tokens = evaluation.document_sums()
+    evaluation.by_document(documents, torch.ones(len(documents)), tokens)
+    lengths = []
+    n_sites = len(evaluation.system.sites)
+    for site in evaluation.system.sites:
+        encoded = evaluation.load_codes(site)
+        per_token = token_sparsity(encoded)
+        lengths.append(encoded.codes.row_lengths())
+        for name in names:
+            evaluation.by_document(documents, per_token[name] / n_sites, sums[name])
+
+    def row(name: str, numerator: Tensor, unit: str, direction: Direction) -> Measurement:
+        replicates = document_bootstrap(numerator.numpy(), tokens.numpy(), evaluation.resamples)
+        value = float(numerator.sum() / tokens.sum())
+        return Measurement(f"sparsity/{name}", value, unit, direction, VERSION, replicates, "documents")
+
+    low, high = np.quantile(torch.cat(lengths).numpy(), [0.1, 0.9])
+    return [
+        row("l0", sums["l0"], "units/token/layer", "lower"),
+        Measurement("sparsity/l0_p10", float(low), "units/token/layer", "none", VERSION),
+        Measurement("sparsity/l0_p90", float(high), "units/token/layer", "none", VERSION),
+        row("strength_l0", sums["strength_l0"], "units/token/layer", "lower"),
+        row("strength_l0_total", sums["strength_l0"] * n_sites, "units/token", "lower"),
+        row("gini", sums["gini"], "", "higher"),
+        row("hoyer", sums["hoyer"], "", "higher"),
+        Measurement("sparsity/tokens", float(len(documents)), "tokens", "none", VERSION),
+    ]
+
+
+def token_sparsity(encoded: Encoded) -> dict[str, Tensor]:
+    """l0, strength_l0, gini and hoyer of every token `[tokens]` float64, from the strengths of its entries."""
+    codes, n = encoded.codes, encoded.codes.n_units
+    strengths = encoded.strengths.double()
+    token = codes.token_of_entry()
+    l0 = codes.row_lengths()
+    # Within each token from the strongest to the weakest: sort by strength, then stably by token.
+    order = strengths.argsort(descending=True, stable=True)
+    order = order[token[order].argsort(stable=True)]
+    ordered = strengths[order]
+    starts = codes.indptr[:-1][token]
+    rank = torch.arange(codes.nnz) - starts  # 0 = strongest of its token
+    total = torch.zeros(codes.n_tokens, dtype=torch.float64).index_add_(0, token, strengths)
+    square = torch.zeros_like(total).index_add_(0, token, strengths.square())
+    running = ordered.cumsum(0)
+    before_token = torch.cat([running.new_zeros(1), running])[codes.indptr[:-1]]
+    before = running - ordered - before_token[token]  # what the stronger units of the token carry already
+    # An entry is needed while the stronger ones carry less than the share.
+    needed = (before < SHARE * total[token] * (1 - 1e-12)).double()
+    strength_l0 = torch.zeros_like(total).index_add_(0, token, needed)
+    # Σ over units ascending of (place · strength); silent units take the lowest places and add nothing.
+    weighted = torch.zeros_like(total).index_add_(0, token, (n - rank).double() * ordered)
+    silent = total == 0
+    gini = torch.where(silent, 1.0, 2 * weighted / (n * total.clamp_min(1e-300)) - (n + 1) / n)
+    root = n**0.5
+    concentration = (root - total / square.sqrt().clamp_min(1e-300)) / (root - 1) if n > 1 else torch.ones_like(total)
+    return {
+        "l0": l0.double(),
+        "strength_l0": strength_l0,
+        "gini": gini,
+        "hoyer": torch.where(silent, 1.0, concentration),
+    }

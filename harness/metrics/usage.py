@@ -1,0 +1,94 @@
+"""How the units share the work: dead, rare and always-on ones, unevenness, and the fit of a Zipf line.
+
+Counted the same way for latents, experts and neurons: in inference mode, on held-out text, over a stated number of
+tokens (`usage/tokens`; a unit that is merely rare looks dead on too few).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from harness.evaluation import Evaluation
+from harness.measurement import Direction, Measurement
+from harness.statistics import unit_bootstrap
+from harness.training_config import Strict
+
+VERSION = 1
+
+
+class Options(Strict):
+    """Densities are shares of tokens. rare: fires, but on fewer than this. always_on: fires on more than this."""
+
+    rare: float = 1e-3
+    always_on: float = 0.5
+
+
+def measure(evaluation: Evaluation, options: Options) -> list[Measurement]:
+    """Shares of units, over all sites together; intervals resample units, since a resample of documents that has fewer
+    distinct ones would make more units look dead.
+
+    - dead, rare, always_on: shares of all units;
+    - unevenness = log N + Σ zᵢ log zᵢ, z the units' shares of the summed strength, mean over sites (0: all units carry
+      the same; PEER, arXiv 2407.04153, has gates in place of strengths);
+    - zipf_exponent: s of density ∝ rank^(−s), least squares in logarithms over the units that fire, mean over sites;
+      zipf_r2: how well that line fits.
+    """
+    densities: dict[str, np.ndarray] = {}
+    masses: list[np.ndarray] = []
+    for site in evaluation.system.sites:
+        encoded = evaluation.load_codes(site)
+        codes = encoded.codes
+        counts = torch.bincount(codes.units, minlength=codes.n_units).double()
+        densities[str(site)] = (counts / codes.n_tokens).numpy()
+        mass = torch.zeros(codes.n_units, dtype=torch.float64)
+        masses.append(mass.index_add_(0, codes.units, encoded.strengths.double()).numpy())
+    np.savez(evaluation.artifacts / "densities.npz", **densities)  # pyright: ignore[reportArgumentType]
+
+    every = np.concatenate(list(densities.values()))
+    exponents, fits = zip(*(zipf_fit(density) for density in densities.values()), strict=True)
+    share: Callable[[str, np.ndarray, Direction], Measurement] = lambda name, units, direction: Measurement(  # noqa: E731
+        f"usage/{name}",
+        float(units.mean()),
+        "share of units",
+        direction,
+        VERSION,
+        unit_bootstrap(units.astype(float), n_resamples=evaluation.resamples),
+        "units",
+    )
+    plain: Callable[[str, float, str], Measurement] = lambda name, value, unit: Measurement(  # noqa: E731
+        f"usage/{name}", float(value), unit, "none", VERSION
+    )
+    return [
+        share("dead", every == 0, "lower"),
+        share("rare", (every > 0) & (every < options.rare), "none"),
+        share("always_on", every > options.always_on, "lower"),
+        plain("unevenness", float(np.mean([unevenness(mass) for mass in masses])), "nat"),
+        plain("zipf_exponent", float(np.mean(exponents)), ""),
+        plain("zipf_r2", float(np.mean(fits)), ""),
+        plain("units", len(every), "units"),
+        plain("tokens", evaluation.document_of_codes().numel(), "tokens"),
+    ]
+
+
+def unevenness(mass: np.ndarray) -> float:
+    """log N + Σ z log z of non-negative `mass` `[units]`, z = mass / Σ mass. 0: all equal; log N: one alone."""
+    total = mass.sum()
+    if total == 0:
+        return 0.0
+    z = mass[mass > 0] / total
+    return float(np.log(len(mass)) + (z * np.log(z)).sum())
+
+
+def zipf_fit(density: np.ndarray) -> tuple[float, float]:
+    """Exponent s and R² of log density = c − s log rank over the units that fire; nan where fewer than three do."""
+    alive = np.sort(density[density > 0])[::-1]
+    if len(alive) < 3:
+        return float("nan"), float("nan")
+    x, y = np.log(np.arange(1, len(alive) + 1)), np.log(alive)
+    slope, offset = np.polyfit(x, y, 1)
+    spread = ((y - y.mean()) ** 2).sum()
+    residual = ((y - slope * x - offset) ** 2).sum()
+    return float(-slope), float(1 - residual / spread) if spread > 0 else 1.0

@@ -1,0 +1,490 @@
+"""MLflow as a view of what is on disk: one experiment per comparison, a parent run per invocation, a child per row and seed.
+
+Nothing here can lose or change a result. Every file is written before it is sent; the first error of tracking is said in
+one line and tracking is off for the rest of the invocation; `harness log RESULTS` (`log_results`) sends it later.
+mlflow is imported inside functions (1.5 s), so that `tracking: off` never pays for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import logging
+import math
+import os
+import platform
+import re
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import psutil
+
+from harness import tracking_views
+from harness.errors import HarnessError, Interrupted
+from harness.measurement import Measurement
+from harness.provenance import git_commit
+from harness.table import SeedResult, Table, read
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric, Run
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+CURVE_PREFIX = "train"
+_FOLLOW_SECONDS = 5.0
+_BATCH = 1000  # metrics in one request: MLflow's limit
+_PARENT, _NAME, _NOTE = "mlflow.parentRunId", "mlflow.runName", "mlflow.note.content"
+
+
+class CorpusInfo(Protocol):
+    """What is told of the corpus: its hash, and every other attribute as the profile."""
+
+    @property
+    def content_hash(self) -> str: ...
+
+
+class ExperimentInfo(Protocol):
+    """What tracking needs of harness.config.Experiment."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def tracking(self) -> str: ...
+    def model_dump(self) -> dict[str, Any]: ...
+
+
+def tracker(experiment: ExperimentInfo, store: Path) -> Tracker:
+    """Tracking of one experiment: at MLFLOW_TRACKING_URI, or else in the SQLite store below `store`."""
+    return Tracker(experiment.name, experiment.model_dump(), store, enabled=experiment.tracking != "off")
+
+
+def local_uri(store: Path) -> str:
+    return f"sqlite:///{(store / 'mlflow' / 'mlflow.db').resolve()}"
+
+
+def ui_command(store: Path, port: int = 5000) -> list[str]:
+    """The command that serves the local store on 127.0.0.1 (MLflow has no passwords); `env` is Linux's and macOS's."""
+    (store / "mlflow").mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--backend-store-uri", local_uri(store)]
+    command += ["--default-artifact-root", (store / "mlflow" / "artifacts").resolve().as_uri()]
+    # Without job execution 2 processes instead of 10, of 245 MB each.
+    return ["env", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false", "MLFLOW_DISABLE_TELEMETRY=true", *command]
+
+
+def metric_key(name: str) -> str:
+    """MLflow refuses '+', brackets and '=' in keys."""
+    return re.sub(r"[^\w\-. :/]", ".", name)
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    flat: dict[str, str] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            text = value if isinstance(value, str) else json.dumps(value, default=str)
+            flat[metric_key(f"{prefix}{key}")] = text[:6000]
+    return flat
+
+
+class Tracker:
+    """The connection. `client` is None once tracking is off."""
+
+    def __init__(self, name: str, config: Mapping[str, Any], store: Path, *, enabled: bool = True) -> None:
+        self.name, self.config, self.store = name, config, store
+        self.uri = os.environ.get("MLFLOW_TRACKING_URI") or local_uri(store)
+        self.client: MlflowClient | None = None
+        self.experiment_id = ""
+        if enabled:
+            try:
+                self._connect()
+            except Exception as error:  # whatever MLflow or its store raises, a run must go on
+                self.turn_off(error)
+
+    def _connect(self) -> None:
+        for name, value in _ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        for noisy in ("alembic", "mlflow.system_metrics"):
+            logging.getLogger(noisy).setLevel(logging.ERROR)
+        from mlflow import MlflowClient
+
+        local = self.uri == local_uri(self.store)
+        folder = (self.store / "mlflow").resolve()
+        with _locked(folder / "lock") if local else contextlib.nullcontext():  # two processes cannot both migrate
+            client = MlflowClient(self.uri)
+            found = client.get_experiment_by_name(self.name)
+            if found is None:
+                place = (folder / "artifacts" / self.name).as_uri() if local else None  # else below the current folder
+                try:
+                    self.experiment_id = client.create_experiment(self.name, artifact_location=place)
+                except Exception:
+                    found = client.get_experiment_by_name(self.name)  # another process was first
+                    if found is None:
+                        raise
+            if found is not None:
+                self.experiment_id = found.experiment_id
+                if found.lifecycle_stage == "deleted":
+                    client.restore_experiment(found.experiment_id)
+            client.set_experiment_tag(self.experiment_id, "harness.comparison", self.name)
+        self.client = client
+        self.attempt(self._reap)
+
+    def attempt(self, action: Callable[[MlflowClient], T]) -> T | None:
+        """Does it; after the first error nothing is tried any more, and None is returned."""
+        client = self.client
+        if client is None:
+            return None
+        try:
+            return action(client)
+        except HarnessError:
+            raise  # SIGTERM arrives as one, anywhere
+        except Exception as error:
+            self.turn_off(error)
+            return None
+
+    def turn_off(self, error: Exception) -> None:
+        log.debug("tracking error", exc_info=error)
+        self.client = None
+        remote = self.uri.startswith("http") and "RestException" not in type(error).__name__
+        reason = "unreachable" if remote else f"failed ({str(error).splitlines()[0][:120] if str(error) else error!r})"
+        what = "server" if remote else "to"
+        log.warning(
+            "tracking %s %s %s: results are on disk; send them later with: harness log RESULTS", what, self.uri, reason
+        )
+
+    def _reap(self, client: MlflowClient) -> None:
+        """A process that was killed left its runs RUNNING for ever: mark them."""
+        experiments = client.search_experiments(filter_string="tags.`harness.comparison` LIKE '%'")
+        query = f"attributes.status = 'RUNNING' and tags.`harness.host` = '{platform.node()}'"
+        for run in client.search_runs([e.experiment_id for e in experiments], query):
+            tags = run.data.tags
+            if not _alive(int(tags["harness.pid"]), float(tags["harness.process_started"])):
+                client.set_tag(run.info.run_id, "harness.reaped", f"process {tags['harness.pid']} is gone")
+                client.set_terminated(run.info.run_id, "KILLED")
+                log.info("tracking: run %s was killed earlier, marked so", tags.get(_NAME, run.info.run_id))
+
+    @contextlib.contextmanager
+    def invocation(self, corpus: CorpusInfo, config_hash: str) -> Iterator[Invocation]:
+        """The parent run of everything inside. FAILED with its traceback, or KILLED, when the block raises."""
+        commit, dirty = git_commit()
+        tags = {
+            "harness.config_hash": config_hash,
+            "harness.corpus_hash": corpus.content_hash,
+            "mlflow.source.git.commit": commit or "unknown",
+            "harness.dirty": str(dirty),
+        }
+        run = Invocation(self, tags, corpus)
+        with run.recorded():
+            yield run
+
+    def links(self) -> list[str]:
+        """Where to look: the named chart views of this comparison."""
+        base = self.uri.rstrip("/") if self.uri.startswith("http") else "http://127.0.0.1:5000"
+        return [tracking_views.link(base, self.experiment_id, view) for view in tracking_views.NAMES]
+
+
+class _Recorded:
+    """An MLflow run that this process has open."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        self.tracker = tracker
+        self.run_id: str | None = None
+
+    def _start(self, name: str, tags: Mapping[str, str], params: Mapping[str, Any]) -> None:
+        def start(client: MlflowClient) -> str:
+            process = psutil.Process()
+            owner = {
+                "harness.host": platform.node(),
+                "harness.pid": str(process.pid),
+                "harness.process_started": str(process.create_time()),
+            }
+            resumed = self._resumable(client)
+            if resumed is None:
+                created = client.create_run(self.tracker.experiment_id, tags={**tags, **owner}, run_name=name)
+                self._log_params(client, created.info.run_id, _flat(params))
+                return created.info.run_id
+            for key, value in {**tags, **owner, "harness.resumed": "true"}.items():
+                client.set_tag(resumed.info.run_id, key, value)
+            for gone in {"harness.reaped", "harness.traceback"} & resumed.data.tags.keys():
+                client.delete_tag(resumed.info.run_id, gone)
+            client.update_run(resumed.info.run_id, status="RUNNING")
+            return resumed.info.run_id
+
+        self.run_id = self.tracker.attempt(start)
+
+    def _resumable(self, client: MlflowClient) -> Run | None:
+        return None
+
+    def _log_params(self, client: MlflowClient, run_id: str, params: dict[str, str]) -> None:
+        from mlflow.entities import Param
+
+        items = [Param(key, value) for key, value in params.items()]
+        for start in range(0, len(items), 100):
+            client.log_batch(run_id, params=items[start : start + 100])
+
+    def _stop(self, status: str, error: BaseException | None = None) -> None:
+        def stop(client: MlflowClient) -> None:
+            assert self.run_id is not None
+            if error is not None:
+                text = "".join(traceback.format_exception(error))
+                client.set_tag(self.run_id, "harness.traceback", text[-4000:])
+                client.log_text(self.run_id, text, "traceback.txt")
+            client.set_terminated(self.run_id, status)
+
+        if self.run_id is not None:
+            self.tracker.attempt(stop)
+
+    @contextlib.contextmanager
+    def recorded(self) -> Iterator[None]:
+        """Ends the run as what the block did."""
+        try:
+            yield
+        except (Interrupted, KeyboardInterrupt, SystemExit):
+            self._stop("KILLED")
+            raise
+        except BaseException as error:
+            self._stop("FAILED", error)
+            raise
+        self._stop("FINISHED")
+
+
+class Invocation(_Recorded):
+    """The parent run."""
+
+    def __init__(self, tracker: Tracker, tags: Mapping[str, str], corpus: CorpusInfo) -> None:
+        super().__init__(tracker)
+        self.tags, self.corpus = tags, corpus
+        name = f"{tracker.name} {time.strftime('%Y-%m-%d %H:%M:%S')}"
+        self._start(name, tags, {**tracker.config, "stage": "comparison", "corpus_digest": corpus.content_hash[:12]})
+        self.log_corpus(self)
+
+    def log_corpus(self, run: _Recorded) -> None:
+        def send(client: MlflowClient) -> None:
+            from mlflow.entities import Dataset, DatasetInput
+
+            profile = json.dumps(vars(self.corpus), default=str)[:100_000]
+            source = json.dumps(self.tracker.config.get("corpus", {}), default=str)
+            name = f"corpus of {self.tracker.name}"
+            dataset = Dataset(name, self.corpus.content_hash[:36], "local", source, profile=profile)
+            assert run.run_id is not None
+            client.log_inputs(run.run_id, [DatasetInput(dataset)])
+
+        if run.run_id is not None:
+            self.tracker.attempt(send)
+
+    @contextlib.contextmanager
+    def system(self, name: str, seed: int, params: Mapping[str, Any]) -> Iterator[SystemRun]:
+        """The child run of one row and seed; a killed or failed one of the same config is continued."""
+        run = SystemRun(self, name, seed, params)
+        try:
+            with run.recorded():
+                yield run
+        finally:
+            run.close()
+
+    def finish(self, table: Table, folder: Path) -> None:
+        """Table and figures of a finished results folder as artifacts, and the chart views."""
+
+        def send(client: MlflowClient) -> None:
+            assert self.run_id is not None
+            for name in ("table.md", "table.csv", "table.json", "experiment.yaml"):
+                if (folder / name).is_file():
+                    client.log_artifact(self.run_id, str(folder / name))
+            for figure in sorted((folder / "figures").glob("*")):
+                if figure.suffix in (".png", ".html"):
+                    client.log_artifact(self.run_id, str(figure), "figures")
+            client.set_tag(self.run_id, "harness.table", table_digest(table))
+            tracking_views.write(client, self.tracker.experiment_id, {metric_key(n) for n in table.metric_names()})
+
+        if self.run_id is not None:
+            self.tracker.attempt(send)
+        if self.tracker.client is not None:
+            for line in self.tracker.links():
+                log.info("%s", line)
+
+
+class SystemRun(_Recorded):
+    """A child run. While it is open, a thread sends what its curves gain, and MLflow samples the machine once a second."""
+
+    def __init__(self, invocation: Invocation, name: str, seed: int, params: Mapping[str, Any]) -> None:
+        super().__init__(invocation.tracker)
+        self.name = name
+        identity = json.dumps([invocation.tags["harness.config_hash"], invocation.corpus.content_hash, name, seed])
+        self.key = hashlib.sha256(identity.encode()).hexdigest()[:24]
+        self.tails: dict[str, CurveTail] = {}
+        self.sending = threading.Lock()
+        self._closed = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._monitor: Any = None
+        tags = {**invocation.tags, "harness.key": self.key, _PARENT: invocation.run_id or ""}
+        params = {"system": name, "seed": seed, "stage": "system", **params}
+        params["corpus_digest"] = invocation.corpus.content_hash[:12]
+        self._start(f"{name} seed {seed}", tags, params)
+        invocation.log_corpus(self)
+        self.tracker.attempt(self._watch_machine)
+
+    def _resumable(self, client: MlflowClient) -> Run | None:
+        query = f"tags.`harness.key` = '{self.key}'"
+        newest = client.search_runs([self.tracker.experiment_id], query, order_by=["attributes.start_time DESC"])
+        return newest[0] if newest and newest[0].info.status in ("KILLED", "FAILED") else None
+
+    def _watch_machine(self, client: MlflowClient) -> None:
+        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+        self._monitor = SystemMetricsMonitor(
+            self.run_id, sampling_interval=1, resume_logging=True, tracking_uri=self.tracker.uri
+        )
+        self._monitor.start()
+
+    def curve(self, path: Path, prefix: str = "") -> None:
+        """Follows a curve.jsonl from now on; it may not exist yet.
+
+        Calling it again with the same prefix continues the same curve in another file (a work folder that became a
+        stored stage) strictly after the last step that was sent, by this process or by the one it resumes.
+        """
+        if self.run_id is None:
+            return
+        name = f"{CURVE_PREFIX}/{prefix}" if prefix else CURVE_PREFIX
+        run_id = self.run_id
+        with self.sending:
+            if name in self.tails:
+                self.tails[name].move(path)
+            else:
+                sent = self.tracker.attempt(lambda client: last_step(client, run_id, name))
+                self.tails[name] = CurveTail(path, name, -1 if sent is None else sent)
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._follow, daemon=True, name="curves")
+            self._thread.start()
+
+    def _follow(self) -> None:
+        while not self._closed.wait(_FOLLOW_SECONDS) and self.tracker.client is not None:
+            self._send_curves()
+
+    def _send_curves(self) -> None:
+        def send(client: MlflowClient) -> None:
+            assert self.run_id is not None
+            for tail in self.tails.values():
+                for batch in tail.batches():
+                    client.log_batch(self.run_id, metrics=batch)
+
+        with self.sending:
+            self.tracker.attempt(send)
+
+    def finish(self, result: SeedResult) -> None:
+        """The final figures, synchronously."""
+        if self.run_id is not None:
+            run_id = self.run_id
+            self._send_curves()
+            self.tracker.attempt(lambda client: send_measurements(client, run_id, result.measurements))
+
+    def close(self) -> None:
+        self._closed.set()
+        if self._thread is not None:
+            self._thread.join()
+        if self._monitor is not None:
+            self._monitor.finish()
+
+
+class CurveTail:
+    """The lines of a curve.jsonl that were not sent yet."""
+
+    def __init__(self, path: Path, name: str, last_step: int = -1) -> None:
+        self.path, self.name, self.last_step = path, name, last_step
+        self.offset = 0
+
+    def move(self, path: Path) -> None:
+        if path != self.path:
+            self.path, self.offset = path, 0
+
+    def rows(self) -> list[dict[str, float]]:
+        """Whole new lines, of steps after the last one; a file that shrank (a resumed run cut it) is read again."""
+        try:
+            with self.path.open("rb") as file:
+                if file.seek(0, os.SEEK_END) < self.offset:
+                    self.offset = 0
+                file.seek(self.offset)
+                data = file.read()
+        except FileNotFoundError:
+            return []
+        whole = data[: data.rfind(b"\n") + 1]
+        self.offset += len(whole)
+        rows = []
+        for line in whole.splitlines():
+            row = json.loads(line)
+            if row["step"] > self.last_step:
+                rows.append(row)
+                self.last_step = row["step"]
+        return rows
+
+    def batches(self) -> Iterator[list[Metric]]:
+        """Metrics of the new rows. A step is never cut in two: what was sent ends at a step."""
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        batch: list[Metric] = []
+        for row in self.rows():
+            step = [
+                Metric(metric_key(f"{self.name}/{key}"), float(value), now, int(row["step"]))
+                for key, value in row.items()
+                if key != "step" and isinstance(value, int | float)
+            ]
+            if len(batch) + len(step) > _BATCH:
+                yield batch
+                batch = []
+            batch += step
+        if batch:
+            yield batch
+
+
+def last_step(client: MlflowClient, run_id: str, name: str) -> int:
+    """The last step of a curve that MLflow has; -1 if none."""
+    keys = [key for key in client.get_run(run_id).data.metrics if key.rpartition("/")[0] == metric_key(name)]
+    return max((m.step for key in keys for m in client.get_metric_history(run_id, key)), default=-1)
+
+
+def send_measurements(client: MlflowClient, run_id: str, measurements: list[Measurement]) -> None:
+    from mlflow.entities import Metric
+
+    now = int(time.time() * 1000)
+    metrics = [Metric(metric_key(m.name), float(m.value), now, 0) for m in measurements if math.isfinite(m.value)]
+    for start in range(0, len(metrics), _BATCH):
+        client.log_batch(run_id, metrics=metrics[start : start + _BATCH])
+
+
+def table_digest(table: Table) -> str:
+    """Tells whether MLflow has this table already; two runs that agree but for timing are one."""
+    return hashlib.sha256(table.without_timing().model_dump_json().encode()).hexdigest()[:24]
+
+
+_ENVIRONMENT = {  # ours unless the user set them
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+
+
+def _alive(pid: int, started: float) -> bool:
+    """Whether that very process still runs: process ids are used again."""
+    try:
+        process = psutil.Process(pid)
+        return process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - started) < 2
+    except psutil.NoSuchProcess:
+        return False
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,92 @@
+"""Numba kernels over rows, spread over as many threads as torch is allowed to use.
+
+A kernel is compiled without the GIL and takes a range of rows last: `kernel(..., start, stop)`. A row is computed by
+one thread in one order, so a result never depends on how many threads there were. A small pool of Python threads drives
+it, rather than numba's own `parallel=True`: numba brings a second OpenMP runtime beside torch's, which cannot survive a
+fork (data loaders) nor, in its other layer, two Python threads calling at once.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+from llvmlite import ir
+from numba.extending import intrinsic
+from torch import Tensor
+
+# Sums may be reordered (into vector lanes, always the same way); NaN and infinity keep their meaning.
+_FAST = {"reassoc", "contract", "nsz", "arcp"}
+
+ZERO = np.float32(0)
+CACHE_LINE = 16  # float32 in a cache line
+
+_pools: dict[int, ThreadPoolExecutor] = {}
+os.register_at_fork(after_in_child=_pools.clear)  # a forked child has none of the threads
+
+
+def jit(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile on first call, keep on disk, release the GIL."""
+    return numba.njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")(function)
+
+
+def parallel(kernel: Callable[..., Any], rows: int, *args: Any, grain: int = 16) -> None:
+    """Run `kernel(*args, start, stop)` until every row in [0, rows) was covered once. grain: fewest rows worth a call."""
+    threads = min(torch.get_num_threads(), -(-rows // grain))
+    if threads <= 1:
+        if rows:
+            kernel(*args, 0, rows)
+        return
+    # A few shares a thread, taken as threads come free: rows differ in cost.
+    share = max(grain, -(-rows // (4 * threads)))
+    starts = itertools.count(0, share)
+
+    def work() -> None:
+        while (start := next(starts)) < rows:
+            kernel(*args, start, min(start + share, rows))
+
+    others = [_pool(threads - 1).submit(work) for _ in range(threads - 1)]
+    work()
+    for other in others:
+        other.result()
+
+
+def array(tensor: Tensor) -> np.ndarray:
+    """The tensor's memory as a C-contiguous array (a copy only where it was not contiguous)."""
+    return tensor.detach().contiguous().numpy()
+
+
+def check_range(indices: Tensor, rows: int) -> None:
+    """Numba does not check bounds, so this does. Raises IndexError when an index is outside [0, rows)."""
+    if indices.numel():
+        low, high = (int(end) for end in torch.aminmax(indices))
+        if low < 0 or high >= rows:
+            raise IndexError(f"index {low if low < 0 else high} is outside the table of {rows} rows")
+
+
+def _pool(threads: int) -> ThreadPoolExecutor:
+    if threads not in _pools:
+        _pools[threads] = ThreadPoolExecutor(threads, thread_name_prefix="kernels")
+    return _pools[threads]
+
+
+@intrinsic
+def prefetch(typing_context: Any, values: Any, element: Any) -> Any:
+    """Ask for the cache line of element number `element` of the C-contiguous array `values`."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        address = builder.bitcast(builder.gep(data, [args[1]]), ir.IntType(8).as_pointer())
+        flag = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [address.type, flag, flag, flag])
+        function = builder.module.declare_intrinsic("llvm.prefetch", [address.type], kind)
+        builder.call(function, [address, flag(0), flag(3), flag(1)])  # read, keep in every level, data
+        return context.get_dummy_value()
+
+    return numba.types.void(values, numba.types.intp), codegen

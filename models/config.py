@@ -1,0 +1,112 @@
+"""Configuration shared by every architecture, and the checks that all of them need.
+
+No `from __future__ import annotations` here or where a config is defined: checking reads the annotations as types.
+"""
+
+import difflib
+import math
+import types
+from collections.abc import Iterable
+from dataclasses import Field, fields
+from typing import Any, ClassVar, Literal, Union, get_args, get_origin
+
+from transformers import PreTrainedConfig
+
+
+class TrunkConfig(PreTrainedConfig):
+    """The decoder around the feed-forward layer. An architecture's config derives from it and adds typed attributes.
+
+    Every attribute is checked by its annotation when the config is made: whole numbers are at least 1, numbers above 0,
+    a `Literal` is one of its values. `check` is for what concerns several attributes together.
+
+    Raises ValueError, one line: the value, what is allowed, the nearest valid value.
+    """
+
+    keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values"]
+    # The names that transformers' own parts (LlamaAttention, DynamicCache, ...) ask for.
+    attribute_map: ClassVar[dict[str, str]] = {
+        "hidden_size": "d_model",
+        "num_hidden_layers": "n_layers",
+        "num_attention_heads": "n_heads",
+        "num_key_value_heads": "n_heads",
+    }
+    attention_bias: ClassVar[bool] = False
+    attention_dropout: ClassVar[float] = 0.0
+
+    vocab_size: int = 2048
+    d_model: int = 128
+    n_layers: int = 4
+    n_heads: int = 4  # of attention
+    max_position_embeddings: int = 256
+    rope_parameters: dict | None = None  # None: base 10,000
+    norm_eps: float = 1e-6
+    initializer_range: float = 0.02
+    tie_word_embeddings: bool = True
+    pad_token_id: int | None = None
+    bos_token_id: int | None = None
+    eos_token_id: int | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        for name, field in self.settings().items():
+            _check_value(name, getattr(self, name), field.type)
+        self.check()
+        super().__post_init__(**kwargs)
+
+    def check(self) -> None:
+        """What one attribute demands of another. Overridden by an architecture, which calls `super().check()`."""
+        if self.d_model % (2 * self.n_heads):  # 2: rotary embeddings turn pairs of dimensions
+            heads = [n for n in range(1, self.d_model // 2 + 1) if self.d_model % (2 * n) == 0]
+            raise ValueError(
+                f"n_heads={self.n_heads} does not split d_model={self.d_model} into heads of even width; "
+                f"{nearest_numbers(self.n_heads, heads)}"
+            )
+
+    @classmethod
+    def settings(cls) -> dict[str, Field]:
+        """The attributes that are this project's, by name: what an experiment file may set."""
+        theirs = {field.name for field in fields(PreTrainedConfig)}
+        return {field.name: field for field in fields(cls) if field.name not in theirs}
+
+
+def nearest_numbers(value: float, allowed: Iterable[int]) -> str:
+    """ "nearest: 961 or 1024": the allowed numbers on both sides of `value`."""
+    numbers = sorted(allowed)
+    below = [n for n in numbers if n < value][-1:]
+    above = [n for n in numbers if n > value][:1]
+    if not below + above:
+        return "no value is allowed"
+    return "nearest: " + " or ".join(str(n) for n in below + above)
+
+
+def nearest_name(value: object, allowed: Iterable[str]) -> str:
+    """ "use one of a, b" and, where one resembles `value`, "; nearest: a"."""
+    names = list(allowed)
+    close = difflib.get_close_matches(str(value), names, n=1)
+    return f"use one of {', '.join(names)}" + (f"; nearest: {close[0]}" if close else "")
+
+
+def nearest_squares(value: int) -> list[int]:
+    """The squares below and above `value`."""
+    root = math.isqrt(value)
+    return [n * n for n in (root, root + 1) if n > 0]
+
+
+def _check_value(name: str, value: Any, kind: Any) -> None:
+    options = get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
+    if value is None and type(None) in options:
+        return
+    kind = options[0]
+    if get_origin(kind) is Literal:
+        if value not in get_args(kind):
+            raise ValueError(f"{name}={value!r} is not known: {nearest_name(value, get_args(kind))}")
+    elif kind is int:
+        least = 0 if name.endswith("_token_id") else 1
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise ValueError(f"{name}={value!r} is not a whole number; it must be one of at least {least}")
+        if value < least:
+            raise ValueError(f"{name}={value} is too small; nearest: {least}")
+    elif kind is float:
+        if not isinstance(value, int | float) or isinstance(value, bool) or not value > 0:
+            raise ValueError(f"{name}={value!r} must be a number above 0")
+    elif not isinstance(value, kind):
+        raise ValueError(f"{name}={value!r} must be of type {kind.__name__}")

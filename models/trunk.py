@@ -1,0 +1,370 @@
+"""The decoder that every subject shares, and the slot that its feed-forward layer fills.
+
+Pre-norm decoder: RMSNorm, rotary attention (transformers' LlamaAttention, so SDPA, flash and KV caches come with it),
+residual; RMSNorm, feed-forward, residual; final RMSNorm; tied output head. A new architecture is one file: a config, a
+`FeedForward`, and `class XForCausalLM(TrunkForCausalLM)` that names the two, then `register("x", XForCausalLM)`.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import DynamicCache, GenerationMixin, PreTrainedModel
+from transformers.cache_utils import Cache
+from transformers.masking_utils import create_causal_mask
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers.modeling_utils import slice_logits_to_keep
+from transformers.models.llama.modeling_llama import LlamaAttention, LlamaRotaryEmbedding
+from transformers.utils.generic import can_return_tuple
+from transformers.utils.output_capturing import capture_outputs
+
+from kernels import sparse_dictionary
+from kernels.codes import Codes
+from models.config import TrunkConfig
+
+Role = Literal["embedding", "norm", "matrix", "router", "table"]
+
+
+@dataclass
+class Tap:
+    """What a layer does while somebody looks in: its codes go through `edit(codes, x)`, `x` `[tokens, d_model]`.
+
+    keep_rest: whether what no unit owns is added (biases, a side MLP); False measures what the units do alone.
+    """
+
+    edit: Callable[[Codes, Tensor], Codes]
+    keep_rest: bool = True
+
+
+class FeedForward(nn.Module, ABC):
+    """A feed-forward layer whose parts can be read and edited: implements `kernels.codes.ReadWrite`.
+
+    Without a tap, forward is `fused`. With one it is `write(edit(read(x)), x) + rest(x)`; the two agree to rounding
+    when the edit changes nothing. Nothing else calls `read`, so caches, compilation and sharding keep working.
+
+    Layers get their place (`layer_index`, from 0) and what `build_shared` returned for the whole model: parameters tied
+    across layers live there, and a group's first layer can leave its routing there for the layers after it.
+    """
+
+    n_units: int
+    tap: Tap | None = None
+    # Roles of parameters, by their name inside the layer, where the default (norm if 1-D, matrix if 2-D) is wrong.
+    roles: ClassVar[dict[str, Role]] = {}
+
+    def __init__(self, config: TrunkConfig, layer_index: int, shared: nn.Module | None) -> None:
+        super().__init__()
+        self.layer_index = layer_index
+        self._shared = (shared,)  # in a tuple: its parameters belong to the model, once, and not to every layer
+
+    @property
+    def shared(self) -> nn.Module | None:
+        return self._shared[0]
+
+    @classmethod
+    def build_shared(cls, config: TrunkConfig) -> nn.Module | None:
+        """The module that all layers of one model share; None where they share nothing."""
+        return None
+
+    def init_weights(self, config: TrunkConfig) -> None:
+        """Initialise the parameters that hang directly on this module (transformers calls it; linears are done).
+
+        Use `transformers.initialization`, which leaves alone what was loaded.
+        """
+
+    def forward(self, x: Tensor, position_ids: Tensor) -> Tensor:
+        """x `[batch, T, d_model]`, position_ids `[batch or 1, T]` absolute positions -> `[batch, T, d_model]`."""
+        flat = x.flatten(0, 1)  # [tokens, d_model]
+        if self.tap is None:
+            return self.fused(flat).view_as(x)
+        sequence = torch.arange(x.shape[0], device=x.device)[:, None].expand(x.shape[:2])
+        rows = torch.stack([sequence, position_ids.expand(x.shape[:2])], dim=-1).flatten(0, 1)  # [tokens, 2]
+        out = self.write(self.tap.edit(self.read(flat, rows), flat), flat)
+        if self.tap.keep_rest:
+            out = out + self.rest(flat)
+        return out.view_as(x)
+
+    @abstractmethod
+    def fused(self, x: Tensor) -> Tensor:
+        """x `[tokens, d_model]` -> `[tokens, d_model]`, the fastest way."""
+
+    @abstractmethod
+    def read(self, x: Tensor, rows: Tensor) -> Codes:
+        """Codes of the tokens x `[tokens, d_model]`; rows `[tokens, 2]` is passed through into them."""
+
+    @abstractmethod
+    def write(self, codes: Codes, x: Tensor) -> Tensor:
+        """`[tokens, d_model]`: the sum over units of coefficient times what the unit writes. Linear in codes.values."""
+
+    @abstractmethod
+    def writes(self, codes: Codes, x: Tensor, entries: Tensor) -> Tensor:
+        """`[len(entries), d_model]`: what one unit of value writes, for these entries (indices into codes.values)."""
+
+    def strengths(self, codes: Codes, x: Tensor) -> Tensor:
+        """`[nnz]`: |coefficient| · ‖writes‖."""
+        everything = torch.arange(codes.nnz, device=codes.values.device)
+        # In pieces: all entries of a wide dense layer at once would take nnz × d_model.
+        norms = [self.writes(codes, x, entries).norm(dim=-1) for entries in everything.split(1 << 16)]
+        return codes.values.abs() * torch.cat([codes.values.new_zeros(0), *norms])
+
+    def rest(self, x: Tensor) -> Tensor:
+        """`[tokens, d_model]`: what no unit owns. Nothing, unless a layer says otherwise."""
+        return torch.zeros_like(x)
+
+    @abstractmethod
+    def flops_per_token(self) -> int:
+        """Forward FLOPs of the layer's matrix products for one token (a multiply-add is 2)."""
+
+    def active_parameters(self) -> int:
+        """Parameters that one token touches. All of them, unless a layer says otherwise."""
+        return sum(p.numel() for p in self.parameters())
+
+
+class FixedWrites(FeedForward):
+    """A layer whose units each write one direction, whatever the input: neurons, rank-1 experts."""
+
+    @abstractmethod
+    def write_vectors(self) -> Tensor:
+        """`[n_units, d_model]`"""
+
+    def write(self, codes: Codes, x: Tensor) -> Tensor:
+        return sparse_dictionary.decode(codes, self.write_vectors())
+
+    def writes(self, codes: Codes, x: Tensor, entries: Tensor) -> Tensor:
+        return self.write_vectors().index_select(0, codes.units[entries])
+
+    def strengths(self, codes: Codes, x: Tensor) -> Tensor:
+        return codes.values.abs() * self.write_vectors().norm(dim=-1).index_select(0, codes.units)
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then + feed_forward(norm(·))."""
+
+    def __init__(
+        self, config: TrunkConfig, layer_index: int, feed_forward_class: type[FeedForward], shared: nn.Module | None
+    ) -> None:
+        super().__init__()
+        # nn.RMSNorm and not Llama's: that one computes in float32 whatever the dtype, which float64 checks would see.
+        self.attention_norm = nn.RMSNorm(config.d_model, eps=config.norm_eps)
+        self.attention = LlamaAttention(config, layer_index)  # pyright: ignore[reportArgumentType] (asks for names only)
+        self.attention.o_proj.writes_residual = True  # pyright: ignore[reportArgumentType]
+        self.feed_forward_norm = nn.RMSNorm(config.d_model, eps=config.norm_eps)
+        self.feed_forward = feed_forward_class(config, layer_index, shared)
+
+    def forward(
+        self,
+        x: Tensor,
+        position_ids: Tensor,
+        position_embeddings: tuple[Tensor, Tensor],
+        attention_mask: Tensor | None,
+        past_key_values: Cache | None,
+        **kwargs,
+    ) -> Tensor:
+        attended, _ = self.attention(
+            self.attention_norm(x), position_embeddings, attention_mask, past_key_values=past_key_values, **kwargs
+        )
+        x = x + attended
+        return x + self.feed_forward(self.feed_forward_norm(x), position_ids)
+
+
+class TrunkPreTrainedModel(PreTrainedModel):
+    config: TrunkConfig
+    base_model_prefix = "model"
+    _no_split_modules = ["Block"]  # noqa: RUF012 (transformers' own declaration)
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_record_outputs = {"hidden_states": Block, "attentions": LlamaAttention}  # noqa: RUF012
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """GPT-2's: normal of std `initializer_range`; what writes to the residual stream is divided by √(2 layers)."""
+        if getattr(module, "writes_residual", False):
+            nn.init.normal_(module.weight, std=residual_std(self.config))  # pyright: ignore[reportArgumentType]
+        elif isinstance(module, FeedForward):
+            module.init_weights(self.config)
+        else:
+            super()._init_weights(module)
+
+
+class TrunkModel(TrunkPreTrainedModel):
+    """Embedding, blocks, final norm."""
+
+    def __init__(self, config: TrunkConfig, feed_forward_class: type[FeedForward]) -> None:
+        super().__init__(config)
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.d_model)
+        self.shared = feed_forward_class.build_shared(config)
+        self.layers = nn.ModuleList(
+            Block(config, index, feed_forward_class, self.shared) for index in range(config.n_layers)
+        )
+        self.norm = nn.RMSNorm(config.d_model, eps=config.norm_eps)
+        self.rotary_emb = LlamaRotaryEmbedding(config)  # pyright: ignore[reportArgumentType]
+        self.post_init()
+
+    @capture_outputs
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        use_cache: bool | None = None,
+        **kwargs,
+    ) -> BaseModelOutputWithPast:
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("give either input_ids or inputs_embeds")
+        x = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds  # [batch, T, d_model]
+        if use_cache and past_key_values is None:
+            past_key_values = DynamicCache(config=self.config)
+        if position_ids is None:
+            seen = past_key_values.get_seq_length() if past_key_values is not None else 0
+            position_ids = torch.arange(seen, seen + x.shape[1], device=x.device)[None]
+        mask = create_causal_mask(
+            config=self.config,
+            inputs_embeds=x,
+            attention_mask=attention_mask,
+            past_key_values=past_key_values,
+            position_ids=position_ids,
+        )
+        position_embeddings = self.rotary_emb(x, position_ids)
+        for block in self.layers:
+            x = block(x, position_ids, position_embeddings, mask, past_key_values, **kwargs)
+        return BaseModelOutputWithPast(last_hidden_state=self.norm(x), past_key_values=past_key_values)
+
+
+class TrunkForCausalLM(TrunkPreTrainedModel, GenerationMixin):
+    """A language model. An architecture derives from it and names `config_class` and `feed_forward_class`."""
+
+    config_class: type[TrunkConfig]
+    feed_forward_class: type[FeedForward]
+    _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}  # noqa: RUF012
+
+    def __init__(self, config: TrunkConfig) -> None:
+        super().__init__(config)
+        self.model = TrunkModel(config, self.feed_forward_class)
+        self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | Tensor = 0,
+        **kwargs,
+    ) -> CausalLMOutputWithPast:
+        """input_ids `[batch, T]` -> logits `[batch, T, vocab_size]`, of the last `logits_to_keep` positions (0: all).
+
+        labels `[batch, T]` are the input_ids (−100: not counted); the shift by one happens inside. The loss is the mean
+        cross entropy in nats, computed in float32.
+        """
+        outputs = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            **kwargs,
+        )
+        logits = self.lm_head(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
+        return CausalLMOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+    def feed_forwards(self) -> list[FeedForward]:
+        """The feed-forward layers, from the first to the last."""
+        return [block.feed_forward for block in self.model.layers]  # pyright: ignore[reportReturnType]
+
+    def parameter_roles(self) -> dict[str, Role]:
+        """Parameter name -> what it is, which decides its optimiser. Names as in `named_parameters()`.
+
+        `matrix`: hidden matrices, 2-D (Muon); `embedding`; `norm`: every vector (no weight decay); `router`: queries
+        and keys; `table`: one row per expert.
+        """
+        named: dict[str, Role] = {
+            f"model.layers.{layer}.feed_forward.{name}": role
+            for layer, feed_forward in enumerate(self.feed_forwards())
+            for name, role in feed_forward.roles.items()
+        }
+        roles: dict[str, Role] = {}
+        for name, parameter in self.named_parameters():
+            if name in named:
+                roles[name] = named[name]
+            elif name in ("model.embed_tokens.weight", "lm_head.weight"):
+                roles[name] = "embedding"
+            elif parameter.ndim <= 2:
+                roles[name] = "matrix" if parameter.ndim == 2 else "norm"
+            else:
+                raise ValueError(f"{name} has {parameter.ndim} dimensions: name its role in {self.feed_forward_class}")
+        return roles
+
+    def active_parameters(self) -> int:
+        """Parameters that one token touches: one row of the embedding, the whole output head (also where it is tied to
+        the embedding), attention and norms, and of each feed-forward layer what its `active_parameters` says. A module
+        shared by the layers counts once."""
+        config = self.config
+        active = config.d_model + config.d_model * config.vocab_size + config.d_model  # input row, head, final norm
+        if self.model.shared is not None:
+            active += sum(p.numel() for p in self.model.shared.parameters())
+        for block in self.model.layers:
+            outside = sum(p.numel() for name, p in block.named_parameters() if not name.startswith("feed_forward."))
+            active += outside + block.feed_forward.active_parameters()  # pyright: ignore
+        return active
+
+    def forward_flops_per_token(self, sequence_length: int) -> int:
+        """Forward FLOPs for one token of a sequence of this length, in matrix products (a multiply-add is 2).
+
+        Attention is counted as the full square, as `torch.utils.flop_counter` does: a causal kernel does about half of
+        that part. Norms, activations, softmax, selection and the embedding look-up are not counted.
+        """
+        config = self.config
+        attention = 2 * 4 * config.d_model**2 + 2 * 2 * sequence_length * config.d_model
+        layers = sum(attention + feed_forward.flops_per_token() for feed_forward in self.feed_forwards())
+        return layers + 2 * config.d_model * config.vocab_size
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "relu": F.relu,
+    "silu": F.silu,
+    "relu2": lambda h: F.relu(h).square(),
+}
+
+
+def residual_std(config: TrunkConfig) -> float:
+    """Std at initialisation of the matrices that write into the residual stream, two in each layer (GPT-2)."""
+    return config.initializer_range / math.sqrt(2 * config.n_layers)
+
+
+def second_moment(activation: str, std: float = 1.0) -> float:
+    """E[act(h)²] for h ~ N(0, std²), by quadrature."""
+    z = torch.linspace(-8, 8, 4001, dtype=torch.float64, device="cpu")
+    density = torch.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
+    return float((ACTIVATIONS[activation](z * std).square() * density).sum() * (z[1] - z[0]))
+
+
+def dense_output_std(config: TrunkConfig) -> float:
+    """Std at initialisation of each component of what a dense gelu layer of width 4·d_model writes; its input, after
+    RMSNorm, has components of variance 1. Other layers start their output at the same size."""
+    hidden_std = config.initializer_range * math.sqrt(config.d_model)
+    return residual_std(config) * math.sqrt(4 * config.d_model * second_moment("gelu", hidden_std))

@@ -1,0 +1,390 @@
+"""Training of several dictionaries from one pass of the subject.
+
+A loop of our own: SAELens' trainer logs to wandb only, evaluates only when it logs, and forms dense gradients. Ours
+can be killed at any moment and goes on to the bit (same machine, same number of threads) from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from saes.activations import Activations
+from saes.dictionary import Dictionary, load
+from saes.quality import Quality, as_trained, at_inference
+from saes.settings import TrainSettings
+from saes.training_dictionary import DictionaryConfig, Standardisation, StepResult, TrainingModule
+
+log = logging.getLogger(__name__)
+
+CHECKPOINT_FILE = "checkpoint.pt"
+CURVE_FILE = "curve.jsonl"
+RESULT_FILE = "training.json"
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """A dictionary to train: at which site of the stream, of which kind."""
+
+    site: Hashable
+    config: DictionaryConfig
+
+
+@dataclass(frozen=True)
+class CurveRow:
+    """One line of `curve.jsonl`: the batch at `step`, before its update. As trained, not as at inference."""
+
+    step: int
+    tokens: int
+    loss: float
+    explained_variance: float
+    l0: float
+    dead_share: float
+    auxiliary: float
+    lr: float
+    tokens_per_second: float
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished dictionary and what it cost.
+
+    training_flops: its own steps (see TrainingDictionary.flops). collecting_flops: the subject's forward passes. A pass
+    shared by several dictionaries is charged to each in full: alone it would have needed it. seconds: its own steps;
+    collecting_seconds: the shared pass. On held-out tokens, None without them: as_trained_half and as_trained select
+    as in training, at half and at the full budget; at_inference is the saved dictionary.
+    """
+
+    dictionary: Dictionary
+    folder: Path
+    tokens: int
+    training_flops: float
+    collecting_flops: float
+    seconds: float
+    collecting_seconds: float
+    as_trained_half: Quality | None
+    as_trained: Quality | None
+    at_inference: Quality | None
+
+
+@dataclass
+class Learner:
+    """A dictionary in training with all that belongs to it."""
+
+    site: Hashable
+    module: TrainingModule
+    optimizer: torch.optim.Optimizer
+    lr: float
+    x: Standardisation
+    target: Standardisation
+    flops: float = 0.0
+    seconds: float = 0.0
+    half: Quality | None = None  # on held-out tokens when half of the budget was spent
+
+
+class Batches(Protocol):
+    """What `train` draws from: `ActivationStream`, or for other objectives anything resumable in the same way."""
+
+    def chunk(self, index: int) -> Activations: ...
+
+    def batches(self, chunk: int = 0, batch: int = 0) -> Iterator[tuple[int, int, Any]]: ...
+
+
+# One forward pass of every learner on a batch, one after the other; `train` calls backward on each loss as it comes and
+# lets all optimisers step at the end. A loss that several dictionaries share is put into one of the results.
+Objective = Callable[[Mapping[str, Learner], Any], Iterator[tuple[str, StepResult]]]
+
+
+def reconstruction(learners: Mapping[str, Learner], batch: Activations) -> Iterator[tuple[str, StepResult]]:
+    """The default objective: every dictionary reconstructs (or predicts) the activations at its site."""
+    for name, learner in learners.items():
+        x, target = batch.sites[learner.site]
+        standardised = learner.x(x)
+        yield name, learner.module.step(standardised, standardised if target is x else learner.target(target))
+
+
+def train(
+    dictionaries: Mapping[str, Assignment],
+    stream: Batches,
+    settings: TrainSettings,
+    work: Path,
+    on_step: Callable[[str, CurveRow], None] | None = None,
+    subject_flops_per_token: float = 0.0,
+    held_out: Callable[[], Activations] | None = None,
+    objective: Objective = reconstruction,
+) -> dict[str, Trained]:
+    """Train all `dictionaries` on the same batches and write each into `work/<name>/`.
+
+    `work` keeps one checkpoint for all; a call that finds one goes on from there, and from a finished one returns at
+    once. Every `log_every` batches, and at the last, a row per dictionary is appended to `work/<name>/curve.jsonl` and
+    given to `on_step`; after a resume the rows after the checkpoint are cut off and come again. Weights are drawn per
+    name: which dictionaries are trained beside each other changes none of them.
+
+    `held_out` gives activations of tokens that are in neither the stream nor an evaluation (16,000 or more), at most
+    once a call: thresholds are set on them, and quality is measured on them at half and at full budget. Without it only
+    kinds without thresholds can be trained. `work/<name>/training.json` says what training took and gave.
+
+    Raises ValueError when a kind needs held-out activations and there are none, when `work` holds a checkpoint of other
+    settings, when a site is not in the stream or has an input and an output and the kind is not a transcoder, or when
+    an activation or a loss is not finite.
+    """
+    if not dictionaries:
+        raise ValueError("no dictionary to train")
+    for name in dictionaries:
+        if not name or "/" in name or name.startswith("."):
+            raise ValueError(f"{name!r} names a folder: it may not be empty, hold '/' or start with '.'")
+    work.mkdir(parents=True, exist_ok=True)
+    run = _Run(dictionaries, stream, settings, work, held_out)
+    previous = time.perf_counter()
+    rows_since = run.tokens
+    if run.tokens < settings.train_tokens:
+        batches = stream.batches(run.chunk, run.batch)
+        while run.tokens < settings.train_tokens:
+            started = time.perf_counter()
+            chunk, index, batch = next(batches)
+            run.collecting_seconds += time.perf_counter() - started
+            factor = settings.lr_factor(run.tokens / settings.train_tokens)
+            results = run.update(objective, batch, factor, run.tokens / settings.train_tokens)
+            run.step += 1
+            run.tokens += next(iter(results.values())).tokens
+            run.chunk, run.batch = chunk, index + 1
+            if 2 * run.tokens >= settings.train_tokens:
+                run.measure_half()
+            last = run.tokens >= settings.train_tokens
+            if run.step % settings.log_every == 0 or last:
+                now = time.perf_counter()
+                speed, previous, rows_since = (run.tokens - rows_since) / (now - previous), now, run.tokens
+                for name, result in results.items():
+                    row = run.row(name, result, factor, speed)
+                    with (work / name / CURVE_FILE).open("a") as file:
+                        file.write(json.dumps(asdict(row)) + "\n")
+                    if on_step is not None:
+                        on_step(name, row)
+            if run.step % settings.checkpoint_every == 0 or last:
+                run.save()
+    return {name: run.finish(name, subject_flops_per_token) for name in run.learners}
+
+
+class _Run:
+    """State of one call of `train`: what the checkpoint holds."""
+
+    def __init__(
+        self,
+        dictionaries: Mapping[str, Assignment],
+        stream: Batches,
+        settings: TrainSettings,
+        work: Path,
+        held_out: Callable[[], Activations] | None,
+    ) -> None:
+        self.work, self.settings = work, settings
+        self._held_out = held_out
+        self._held_out_activations: Activations | None = None
+        self.step = self.tokens = self.chunk = self.batch = 0
+        self.collecting_seconds = 0.0
+        described = {name: (repr(a.site), type(a.config).__name__, repr(a.config)) for name, a in dictionaries.items()}
+        self.fingerprint = hashlib.sha256(repr((described, settings)).encode()).hexdigest()
+        saved = self._saved()
+        # The standardisation is part of the checkpoint; the first chunk is needed to find it, and the widths.
+        first = stream.chunk(0) if saved is None else None
+        self.learners: dict[str, Learner] = {}
+        for name, assignment in dictionaries.items():
+            if saved is None:
+                assert first is not None
+                x, target = _standardisations(first, assignment.site)
+                if x is not target and not assignment.config.transcodes:
+                    raise ValueError(f"site {assignment.site} has an input and an output: {name} must be a transcoder")
+            else:
+                x, target = (Standardisation(*saved["dictionaries"][name][key]) for key in ("x", "target"))
+            self.learners[name] = _learner(name, assignment, settings.seed, x, target)
+            if self.learners[name].module.calibrates and held_out is None:
+                raise ValueError(f"{name} needs held-out activations to set its thresholds on")
+            (work / name).mkdir(exist_ok=True)
+        if saved is not None:
+            self._restore(saved)
+        for name in dictionaries:
+            _cut_curve(work / name / CURVE_FILE, self.step)
+
+    def held_out(self, site: Hashable) -> tuple[Tensor, Tensor]:
+        """Raw input and target of the held-out tokens at a site; collected once."""
+        if self._held_out_activations is None:
+            assert self._held_out is not None
+            self._held_out_activations = self._held_out()
+            self._held_out_activations.check_finite()
+        return self._held_out_activations.sites[site]
+
+    def as_trained(self, learner: Learner) -> Quality:
+        x, target = self.held_out(learner.site)
+        return as_trained(learner.module, x, target, learner.x, learner.target, self.settings.batch_tokens)
+
+    def measure_half(self) -> None:
+        for learner in self.learners.values():
+            if learner.half is None and self._held_out is not None:
+                learner.half = self.as_trained(learner)
+
+    def update(self, objective: Objective, batch: Any, factor: float, progress: float) -> dict[str, StepResult]:
+        """One optimiser step of every learner."""
+        for learner in self.learners.values():
+            learner.module.prepare(progress)
+        results = {}
+        started = time.perf_counter()
+        for name, result in objective(self.learners, batch):
+            if not bool(torch.isfinite(result.loss)):
+                raise ValueError(f"loss of {name} is {result.loss.item()} at step {self.step + 1}: try a lower lr")
+            result.loss.backward()
+            self.learners[name].flops += result.flops
+            results[name] = result
+            started = self._charge(name, started)
+        for name, learner in self.learners.items():
+            learner.module.before_update()
+            for group in learner.optimizer.param_groups:
+                group["lr"] = learner.lr * factor
+            learner.optimizer.step()
+            learner.optimizer.zero_grad()
+            learner.module.after_update()
+            learner.module.note_usage(results[name])
+            started = self._charge(name, started)
+        return results
+
+    def _charge(self, name: str, started: float) -> float:
+        now = time.perf_counter()
+        self.learners[name].seconds += now - started
+        return now
+
+    def row(self, name: str, result: StepResult, factor: float, speed: float) -> CurveRow:
+        learner = self.learners[name]
+        return CurveRow(
+            step=self.step,
+            tokens=self.tokens,
+            loss=float(result.loss.detach()),
+            explained_variance=1.0 - float(result.reconstruction),
+            l0=float(result.l0),
+            dead_share=learner.module.dead_share(),
+            auxiliary=float(result.auxiliary),
+            lr=learner.lr * factor,
+            tokens_per_second=speed,
+        )
+
+    def save(self) -> None:
+        state = {
+            "fingerprint": self.fingerprint,
+            "step": self.step,
+            "tokens": self.tokens,
+            "chunk": self.chunk,
+            "batch": self.batch,
+            "collecting_seconds": self.collecting_seconds,
+            "dictionaries": {
+                name: {
+                    "module": learner.module.state_dict(),
+                    "optimizer": learner.optimizer.state_dict(),
+                    "x": (learner.x.mean, learner.x.scale),
+                    "target": (learner.target.mean, learner.target.scale),
+                    "flops": learner.flops,
+                    "seconds": learner.seconds,
+                    "half": None if learner.half is None else asdict(learner.half),
+                }
+                for name, learner in self.learners.items()
+            },
+        }
+        beside = self.work / f".{CHECKPOINT_FILE}"
+        with beside.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, self.work / CHECKPOINT_FILE)
+
+    def _saved(self) -> dict[str, Any] | None:
+        path = self.work / CHECKPOINT_FILE
+        if not path.exists():
+            return None
+        saved = torch.load(path, weights_only=True)
+        if saved["fingerprint"] != self.fingerprint:
+            raise ValueError(f"{path} was made with other settings or dictionaries; remove it or use another folder")
+        return saved
+
+    def _restore(self, saved: dict[str, Any]) -> None:
+        self.step, self.tokens = saved["step"], saved["tokens"]
+        self.chunk, self.batch = saved["chunk"], saved["batch"]
+        self.collecting_seconds = saved["collecting_seconds"]
+        for name, state in saved["dictionaries"].items():
+            learner = self.learners[name]
+            learner.module.load_state_dict(state["module"])
+            learner.optimizer.load_state_dict(state["optimizer"])
+            learner.flops, learner.seconds = state["flops"], state["seconds"]
+            learner.half = None if state["half"] is None else Quality(**state["half"])
+        log.info("dictionaries in %s: going on from step %d, %d tokens", self.work, self.step, self.tokens)
+
+    def finish(self, name: str, subject_flops_per_token: float) -> Trained:
+        """Export a dictionary and measure it, or read what an earlier call wrote."""
+        learner, folder = self.learners[name], self.work / name
+        record = folder / RESULT_FILE
+        if record.exists():
+            saved = json.loads(record.read_text())
+            return Trained(load(folder), folder, **saved | {key: _quality(saved[key]) for key in _QUALITIES})
+        trained_quality = inference_quality = None
+        x, target = (None, None) if self._held_out is None else self.held_out(learner.site)
+        # Some selections look at progress: the last step may have been taken in an earlier call.
+        learner.module.prepare(1.0)
+        dictionary = learner.module.inference(learner.x, learner.target, x)
+        dictionary.save(folder)
+        if x is not None and target is not None:
+            trained_quality = self.as_trained(learner)
+            inference_quality = at_inference(dictionary, x, target, self.settings.batch_tokens)
+        figures = {
+            "tokens": self.tokens,
+            "training_flops": learner.flops,
+            "collecting_flops": subject_flops_per_token * self.tokens,
+            "seconds": learner.seconds,
+            "collecting_seconds": self.collecting_seconds,
+            "as_trained_half": learner.half,
+            "as_trained": trained_quality,
+            "at_inference": inference_quality,
+        }
+        beside = folder / f".{RESULT_FILE}"
+        beside.write_text(json.dumps(figures, indent=1, default=asdict))
+        os.replace(beside, record)
+        return Trained(dictionary, folder, **figures)
+
+
+_QUALITIES = ("as_trained_half", "as_trained", "at_inference")
+
+
+def _quality(saved: dict[str, Any] | None) -> Quality | None:
+    return None if saved is None else Quality(**saved)
+
+
+def _standardisations(first: Activations, site: Hashable) -> tuple[Standardisation, Standardisation]:
+    if site not in first.sites:
+        raise ValueError(f"site {site} is not in the stream, which has {', '.join(map(str, first.sites))}")
+    x, target = first.sites[site]
+    standardised = Standardisation.of(x)
+    return standardised, standardised if target is x else Standardisation.of(target)
+
+
+def _learner(name: str, assignment: Assignment, seed: int, x: Standardisation, target: Standardisation) -> Learner:
+    digest = hashlib.sha256(f"{seed} {name}".encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))
+    config = assignment.config
+    module = config.build(x.mean.shape[0], target.mean.shape[0], generator).to(x.mean.device)
+    optimizer = torch.optim.Adam(module.parameters(), lr=config.lr, betas=(0.9, 0.999), fused=True)
+    return Learner(assignment.site, module, optimizer, config.lr, x, target)
+
+
+def _cut_curve(path: Path, step: int) -> None:
+    """Drop rows after `step`, and a last line that a kill cut in two."""
+    if not path.exists():
+        return
+    whole = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    kept = [line for line in whole if json.loads(line)["step"] <= step]
+    beside = path.with_name(f".{path.name}")
+    beside.write_text("".join(kept))
+    os.replace(beside, path)

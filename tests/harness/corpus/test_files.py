@@ -1,0 +1,116 @@
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from harness.corpus import contents_digest, quiet, source_packages, sources_of
+from harness.corpus.config import CorpusConfig
+from harness.corpus.select import select
+from harness.errors import BadInput
+
+
+def read_all(folder, **options):
+    sources = sources_of(CorpusConfig(kind="files", path=folder, **options))
+    return {
+        domain: {document.source: document.text for source in found for document in source.read()}
+        for domain, found in sources.items()
+    }
+
+
+def test_subfolders_are_domains_and_records_are_sources(tmp_path):
+    for domain in ("law", "med", ".hidden"):
+        (tmp_path / domain / "deep").mkdir(parents=True)
+    (tmp_path / "law" / "deep" / "a.txt").write_bytes(b"\xef\xbb\xbfone\n")
+    (tmp_path / "law" / "b.md").write_text("two")
+    (tmp_path / ".hidden" / "c.txt").write_text("no")
+    # U+2028 breaks lines for str.splitlines and not for JSON.
+    (tmp_path / "med" / "r.jsonl").write_text('{"text": "th\u2028ree", "x": 1}\n\n{"text": "four"}\n')
+    pq.write_table(pa.table({"text": ["five", "six"], "y": [1, 2]}), tmp_path / "med" / "p.parquet")
+    assert read_all(tmp_path) == {
+        "law": {"law/deep/a.txt": "one", "law/b.md": "two"},
+        "med": {
+            "med/r.jsonl:1": "th\u2028ree",
+            "med/r.jsonl:3": "four",
+            "med/p.parquet:1": "five",
+            "med/p.parquet:2": "six",
+        },
+    }
+
+
+def test_a_folder_without_subfolders_or_a_single_file_is_one_domain(tmp_path):
+    (tmp_path / "poems.jsonl").write_text('{"text": "a"}')
+    assert list(read_all(tmp_path)) == [tmp_path.name]
+    assert list(read_all(tmp_path / "poems.jsonl")) == ["poems"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.txt", b"abc\xe9def", r"a\.txt: not UTF-8: byte 0xe9 at offset 3"),
+        ("a.png", b"\x89PNG\r\n\x1a\n\0\0", r"a\.png: a binary file \(a zero byte at offset 8\)"),
+        ("a.jsonl", b'{"text": "x"}\n{"text": ', r"a\.jsonl:2: not JSON: Expecting value at character 10"),
+        ("a.jsonl", b'{"body": "x", "id": 1}', r"a\.jsonl:1: no column 'text'; the columns are: 'body', 'id'"),
+        ("a.jsonl", b'{"text": 3}', r"a\.jsonl:1: column 'text' is a int, not a string"),
+        ("a.jsonl", b'{"text": "\\ud800"}', r"a\.jsonl:1: half a character"),
+        ("a.jsonl", b"[1]", r"a\.jsonl:1: a list, where an object with 'text' is wanted"),
+        ("a.parquet", b"PAR1 and no more", r"a\.parquet: not a readable parquet file"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named_in_one_line(tmp_path, name, content, message):
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / name).write_bytes(content)
+    with pytest.raises(BadInput, match=message) as caught:
+        read_all(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_parquet_without_a_column_of_texts_is_refused(tmp_path):
+    pq.write_table(pa.table({"body": ["x"]}), tmp_path / "a.parquet")
+    with pytest.raises(BadInput, match="no column 'text'; the columns are: 'body'"):
+        read_all(tmp_path)
+    pq.write_table(pa.table({"text": [1]}), tmp_path / "a.parquet")
+    with pytest.raises(BadInput, match="column 'text' is of type int64, not string"):
+        read_all(tmp_path)
+    pq.write_table(pa.table({"text": ["x", None]}), tmp_path / "a.parquet")
+    with pytest.raises(BadInput, match="row 2: column 'text' is null"):
+        read_all(tmp_path)
+
+
+def test_a_path_that_does_not_exist_is_refused(tmp_path):
+    with pytest.raises(BadInput, match=f"a/b does not exist .what does: {tmp_path}"):
+        read_all(tmp_path / "a" / "b")
+
+
+def test_an_empty_folder_is_refused(tmp_path):
+    with pytest.raises(BadInput, match="the corpus is empty: no file in"):
+        read_all(tmp_path)
+
+
+def test_an_unwanted_domain_is_not_read(tmp_path):
+    for domain, content in (("good", b'{"text": "x"}'), ("bad", b"{")):
+        (tmp_path / domain).mkdir()
+        (tmp_path / domain / "a.jsonl").write_bytes(content)
+    assert read_all(tmp_path, domains=("good",))["good"] == {"good/a.jsonl:1": "x"}
+
+
+def test_a_missing_domain_names_those_there_are_and_the_nearest(tmp_path):
+    (tmp_path / "prose").mkdir()
+    (tmp_path / "prose" / "a.jsonl").write_text(json.dumps({"text": "x"}))
+    config = CorpusConfig(kind="files", path=tmp_path, domains=("proze",))
+    with pytest.raises(BadInput, match=r"no domain 'proze'; it has: prose \(did you mean 'prose'\?\)"):
+        select(config, sources_of(config), quiet)
+
+
+def test_the_digest_moves_with_a_byte_and_with_a_name(tmp_path):
+    config = CorpusConfig(kind="files", path=tmp_path)
+    (tmp_path / "a.txt").write_text("one")
+    first = contents_digest(config)
+    assert contents_digest(config) == first
+    (tmp_path / "a.txt").write_text("One")
+    assert contents_digest(config) != first
+    (tmp_path / "a.txt").write_text("one")
+    (tmp_path / "a.txt").rename(tmp_path / "b.txt")
+    assert contents_digest(config) != first
+    assert contents_digest(CorpusConfig()) is None
+    assert source_packages(config) == ("tokenizers",)

@@ -1,0 +1,39 @@
+import json
+
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from harness.corpus.tokenizer import as_pretrained, bytes_of_tokens, train_tokenizer
+
+TEXTS = [f"the naïve number {n} of the {'—' * (n % 5)}\n    thing" for n in range(200)]
+ODD = ["", " leading", "tabs\t\tand\n\n\nlines  ", "日本語 🎉 \u0000", "é" * 50, "<|endoftext|> inside"]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_tokenizer(TEXTS, 300)
+
+
+def test_ids_begin_with_end_of_text_and_the_vocabulary_has_its_size(tokenizer):
+    assert tokenizer.token_to_id("<|endoftext|>") == 0
+    assert tokenizer.get_vocab_size() == 300
+
+
+@pytest.mark.parametrize("text", TEXTS[:3] + ODD)
+def test_every_byte_is_covered_once_and_comes_back(tokenizer, text):
+    tokenizer.encode_special_tokens = True
+    ids = tokenizer.encode(text).ids
+    assert bytes_of_tokens(tokenizer)[ids].sum() == len(text.encode())
+    assert tokenizer.decode(ids, skip_special_tokens=False) == text
+
+
+def test_training_twice_gives_the_same_file():
+    assert train_tokenizer(TEXTS, 300).to_str() == train_tokenizer(TEXTS, 300).to_str()
+
+
+def test_it_is_what_transformers_loads(tokenizer, tmp_path):
+    as_pretrained(tokenizer).save_pretrained(tmp_path)
+    loaded = PreTrainedTokenizerFast.from_pretrained(tmp_path)
+    assert loaded.eos_token_id == loaded.bos_token_id == 0
+    assert loaded.decode(loaded(TEXTS[3])["input_ids"]) == TEXTS[3]
+    assert json.loads((tmp_path / "tokenizer.json").read_text())["model"]["type"] == "BPE"

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kernels.selection import batch_topk, column_topk, reference, topk
+
+
+def matrix(rows, columns, kind, seed):
+    g = torch.Generator().manual_seed(seed)
+    if kind == "ties":
+        return torch.randint(-2, 3, (rows, columns), generator=g).float()
+    a = torch.randn(rows, columns, generator=g)
+    return {"normal": a, "negative": -a.abs() - 1, "zeros": torch.zeros(rows, columns).mul(a.sign())}[kind]
+
+
+matrices = st.builds(
+    matrix,
+    st.sampled_from([1, 2, 15, 16, 17, 70]),
+    st.sampled_from([1, 5, 64, 301]),
+    st.sampled_from(["normal", "ties", "negative", "zeros"]),
+    st.integers(0, 99),
+)
+
+
+def assert_equal(ours, truth):
+    for a, b in zip(ours, truth, strict=True):
+        assert a.dtype == b.dtype
+        assert torch.equal(a, b)
+
+
+@settings(max_examples=40, deadline=None)
+@given(a=matrices, share=st.sampled_from([0.0, 0.02, 0.5, 1.0]))
+def test_topk_equals_the_reference_with_ties_to_the_lower_index(a, share):
+    k = round(share * a.shape[1])
+    assert_equal(topk(a, k), reference.topk(a, k))
+
+
+@settings(max_examples=40, deadline=None)
+@given(a=matrices, share=st.sampled_from([0.0, 0.005, 0.3, 1.0]))
+def test_batch_topk_equals_the_reference(a, share):
+    m = round(share * a.numel())
+    assert_equal(batch_topk(a, m), reference.batch_topk(a, m))
+
+
+@settings(max_examples=40, deadline=None)
+@given(a=matrices, seed=st.integers(0, 99), most=st.sampled_from([0.05, 1.0]))
+def test_column_topk_equals_the_reference(a, seed, most):
+    m = torch.randint(0, int(most * a.shape[0]) + 1, a.shape[1:], generator=torch.Generator().manual_seed(seed))
+    assert_equal(column_topk(a, m), reference.column_topk(a, m))
+
+
+def test_batch_topk_asks_again_when_its_sample_misleads():
+    # The sample is every 40th entry of 4e6: put nothing large there, and everything large elsewhere.
+    a = torch.full((2000, 2000), -1.0)
+    a[:, 1] = torch.arange(2000.0) + 1
+    assert_equal(batch_topk(a, 1500), reference.batch_topk(a, 1500))
+
+
+def test_gradients_flow_to_the_selected_entries(outputs_and_gradients, assert_same):
+    a = {"a": torch.randn(9, 40, generator=torch.Generator().manual_seed(0), dtype=torch.float64)}
+    m = torch.arange(40) % 5
+    for fast, slow in (
+        (lambda a: topk(a, 6)[0], lambda a: reference.topk(a, 6)[0]),
+        (lambda a: batch_topk(a, 50)[2], lambda a: reference.batch_topk(a, 50)[2]),
+        (lambda a: column_topk(a, m)[2], lambda a: reference.column_topk(a, m)[2]),
+    ):
+        assert_same(outputs_and_gradients(fast, a, torch.float32), outputs_and_gradients(slow, a, torch.float64))
+
+
+def test_empty_batch_gives_empty_selections():
+    a = torch.empty(0, 5)
+    assert topk(a, 3)[0].shape == (0, 3)
+    assert batch_topk(a, 0)[0].tolist() == [0]
+    assert column_topk(a, torch.zeros(5, dtype=torch.long))[0].tolist() == [0]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda a: topk(a, 6), "k=6 is outside 0..5"),
+        (lambda a: batch_topk(a, 16), "m=16 is outside 0..15"),
+        (lambda a: column_topk(a, torch.full((5,), 4)), "allowed is 0..3"),
+        (lambda a: column_topk(a, torch.ones(4, dtype=torch.long)), "5 columns"),
+    ],
+)
+def test_more_than_there_is_is_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call(torch.zeros(3, 5))
+
+
+def test_compiles_without_a_graph_break():
+    a = torch.randn(6, 50)
+    compiled = torch.compile(lambda a: topk(a, 4)[0] * 2, fullgraph=True, backend="aot_eager")
+    assert torch.equal(compiled(a), topk(a, 4)[0] * 2)
