@@ -131,11 +131,9 @@ def main() -> None:
         log.error("stopped; run the same command to continue")
         sys.exit(130)
     except Exception as error:
-        import click
-
-        if not isinstance(error, click.ClickException):
+        if not (hasattr(error, "show") and hasattr(error, "exit_code")):
             raise
-        error.show()
+        error.show()  # pyright: ignore[reportAttributeAccessIssue] (a usage error of typer's own copy of click)
         sys.exit(2)
     sys.exit(code or 0)
 

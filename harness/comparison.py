@@ -99,8 +99,9 @@ class Comparison:
         if run.dictionary:
             params |= {f"dictionary.{key}": value for key, value in run.dictionary.config.items()}
         with invocation.system(spec.name, run.seed, params) as tracked:
-            subject = self._subject(run, corpus)
             if run.dictionary is None:
+                # While it trains, the curve is followed where it is written, then where it is kept.
+                subject = self._subject(run, corpus, follow=tracked.curve)
                 tracked.curve(subject / CURVE_FILE)
             else:
                 dictionaries = self._dictionaries(run, corpus)
@@ -123,8 +124,10 @@ class Comparison:
             tracked.finish(result)
         return result
 
-    def _subject(self, run: SystemRun, corpus: Corpus) -> Path:
+    def _subject(self, run: SystemRun, corpus: Corpus, follow: Callable[[Path], None] | None = None) -> Path:
         def produce(work: Path) -> None:
+            if follow:
+                follow(work / CURVE_FILE)
             torch.manual_seed(run.seed)
             model = models.build(
                 run.spec.subject.architecture,

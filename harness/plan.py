@@ -15,7 +15,7 @@ import torch
 import models
 from harness import metrics
 from harness.config import Experiment, nearest, validated
-from harness.corpus import source_packages
+from harness.corpus import READERS, contents_digest, source_packages
 from harness.errors import BadInput
 from harness.stages import Stage
 from harness.systems import SystemSpec, system_specs
@@ -82,8 +82,12 @@ def make_plan(experiment: Experiment, numerics: Numerics) -> Plan:
     corpus = Stage(
         kind="corpus",
         label=f"corpus {experiment.corpus.kind}",
-        config={"corpus": corpus_config, "packages": _versions(source_packages(experiment.corpus))},
-        modules=("harness.corpus",),
+        config={
+            "corpus": corpus_config,
+            "contents": contents_digest(experiment.corpus),
+            "packages": _versions(source_packages(experiment.corpus)),
+        },
+        modules=("harness.corpus.build", READERS[experiment.corpus.kind]),
     )
     references = {
         name: Stage(

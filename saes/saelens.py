@@ -288,6 +288,8 @@ class TrainingSAELens(TrainingModule):
         losses = [value.detach() for name, value in output.losses.items() if name != "mse_loss"]
         return StepResult(
             loss=output.loss,
+            beside=output.loss - output.losses["mse_loss"],
+            output=output.sae_out,
             reconstruction=residual.square().sum() / (x - x.mean(0)).square().sum(),
             auxiliary=torch.stack(losses).sum() if losses else x.new_zeros(()),
             fired=fired,

@@ -101,7 +101,8 @@ class Batches(Protocol):
 
 
 # One forward pass of every learner on a batch, one after the other; `train` calls backward on each loss as it comes and
-# lets all optimisers step at the end. A loss that several dictionaries share is put into one of the results.
+# lets all optimisers step at the end. A loss that several dictionaries share is put into one of the results, whole; the
+# others then carry one without gradients.
 Objective = Callable[[Mapping[str, Learner], Any], Iterator[tuple[str, StepResult]]]
 
 
@@ -240,9 +241,10 @@ class _Run:
         for name, result in objective(self.learners, batch):
             if not bool(torch.isfinite(result.loss)):
                 raise ValueError(f"loss of {name} is {result.loss.item()} at step {self.step + 1}: try a lower lr")
-            result.loss.backward()
+            if result.loss.requires_grad:
+                result.loss.backward()
             self.learners[name].flops += result.flops
-            results[name] = result
+            results[name] = result.without_graph()
             started = self._charge(name, started)
         for name, learner in self.learners.items():
             learner.module.before_update()
@@ -265,7 +267,7 @@ class _Run:
         return CurveRow(
             step=self.step,
             tokens=self.tokens,
-            loss=float(result.loss.detach()),
+            loss=float(result.loss),
             explained_variance=1.0 - float(result.reconstruction),
             l0=float(result.l0),
             dead_share=learner.module.dead_share(),

@@ -6,7 +6,7 @@ A kind of dictionary (a file beside this one) says how latents are selected and 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
@@ -77,6 +77,9 @@ class Standardisation:
     def __call__(self, x: Tensor) -> Tensor:
         return (x - self.mean) * self.scale
 
+    def undo(self, x: Tensor) -> Tensor:
+        return x / self.scale + self.mean
+
 
 @dataclass(frozen=True)
 class Selected:
@@ -92,12 +95,20 @@ class Selected:
 class StepResult:
     """One forward pass in training. Scalars are tensors, so that reading them is the caller's choice."""
 
-    loss: Tensor  # to call backward on
+    loss: Tensor  # to call backward on: reconstruction + beside
+    beside: (
+        Tensor  # its other terms (auxiliary, penalty), for objectives that replace the first; has gradients
+    )
+    output: Tensor  # t̂ [tokens, d_out], standardised; has gradients
     reconstruction: Tensor  # ‖t − t̂‖² / ‖t − t̄‖² over the batch, which is 1 − explained variance
     auxiliary: Tensor  # before its coefficient; 0 when no latent is under-used
     fired: Tensor  # [n_latents] int64
     tokens: int
     flops: float  # of forward and backward; see TrainingDictionary.flops
+
+    def without_graph(self) -> StepResult:
+        """The same figures, not holding the batch's graph in memory."""
+        return replace(self, loss=self.loss.detach(), beside=self.beside.detach(), output=self.output.detach())
 
     @property
     def l0(self) -> Tensor:
@@ -220,18 +231,21 @@ class TrainingDictionary(TrainingModule):
         with torch.no_grad():
             pre = preactivations(centred, self.encoder(), self.b_enc)
         selected = self.select(centred, pre)
-        residual = target - self.output(selected.decoded, x)
+        output = self.output(selected.decoded, x)
+        residual = target - output
         reconstruction = residual.square().sum() / (target - target.mean(0)).square().sum()
-        loss = reconstruction if selected.penalty is None else reconstruction + selected.penalty
+        beside = x.new_zeros(()) if selected.penalty is None else selected.penalty
         auxiliary, slots = x.new_zeros(()), 0
         if self.config.aux_coefficient:
             k_aux = self.config.k_aux or max(1, self.d_in // 2)
             auxiliary, slots = auxiliary_loss(
                 centred, pre, residual.detach(), self.under_used(), k_aux, self.encoder(), self.b_enc, self.W_dec
             )
-            loss = loss + self.config.aux_coefficient * auxiliary
+            beside = beside + self.config.aux_coefficient * auxiliary
         return StepResult(
-            loss=loss,
+            loss=reconstruction + beside,
+            beside=beside,
+            output=output,
             reconstruction=reconstruction.detach(),
             auxiliary=auxiliary.detach(),
             fired=selected.fired,

@@ -88,7 +88,7 @@ def _activation(h, kind, act, slope):
             slope[s] = ZERO if h[s] < 0 else h[s] + h[s]
     elif kind == 2:
         for s in range(h.shape[0]):
-            below = HALF * (ONE + math.erf(h[s] * ROOT_HALF))
+            below = HALF * math.erfc(-h[s] * ROOT_HALF)  # not 1 + erf: that cancels in the tail
             act[s] = h[s] * below
             slope[s] = below + h[s] * math.exp(-HALF * h[s] * h[s]) * NORMAL
     else:

