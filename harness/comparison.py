@@ -185,7 +185,9 @@ class Comparison:
             }
             seeded = cast(Any, settings).__class__(**{**asdict(settings), "seed": run.seed})
             with stage_progress(f"dictionaries of {run.spec.subject.name}, seed {run.seed}") as report:
-                train_dictionaries(jobs, self._model(run, corpus), corpus.train, seeded, scratch=scratch, report=report)
+                train_dictionaries(
+                    jobs, self._model(run, corpus), corpus.train, corpus.dev, seeded, scratch=scratch, report=report
+                )
 
         self.store.run_together([cast(Stage, other.dictionary) for other in stages], produce)
         return self.store.root / run.dictionary.folder
@@ -271,6 +273,7 @@ class Comparison:
 _BY_CONSTRUCTION = {
     f"{name}": "by construction: the units are the model"
     for name in (
+        "loss/spliced_kl",
         "loss/recovered",
         "reconstruction/explained_variance",
         "reconstruction/normalised_mse",

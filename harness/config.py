@@ -53,6 +53,11 @@ class Experiment(Strict):
             return {name: {} if options is None else options for name, options in value.items()}
         return value
 
+    @field_validator("tracking", mode="before")
+    @classmethod
+    def _off_is_false_in_yaml(cls, value: Any) -> Any:
+        return "off" if value is False else value
+
     @field_validator("seeds")
     @classmethod
     def _seeds_differ(cls, value: tuple[int, ...]) -> tuple[int, ...]:

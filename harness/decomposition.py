@@ -21,7 +21,6 @@ from kernels.codes import Codes, Edit, ReadWrite, token_rows
 from models.trunk import FeedForward, Tap
 
 Point = Literal["mlp_out", "resid_post", "mlp"]
-POINTS: tuple[Point, ...] = ("mlp_out", "resid_post", "mlp")
 
 
 class Site(NamedTuple):

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from harness.corpus import PackedSplit
 
 RECORD = "dictionaries.json"
+HELD_OUT_SEQUENCES = 128
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ def train_dictionaries(
     jobs: Mapping[str, Job],
     model: PreTrainedModel,
     split: PackedSplit,
+    held_out: PackedSplit,
     settings: TrainSettings,
     *,
     scratch: Path,
@@ -81,6 +83,7 @@ def train_dictionaries(
 ) -> None:
     """Trains every job's dictionaries from one pass of `model` over `split`, into `folder/<site>/`.
 
+    held_out: sequences of it (dev) on which thresholds are set and convergence is judged.
     scratch: holds checkpoints; a call that finds them continues. Raises Interrupted on SIGTERM, HarnessError when an
     activation or a loss is not finite.
     """
@@ -89,8 +92,8 @@ def train_dictionaries(
     }  # fmt: skip
     wanted = {assignment.site for assignment in assignments.values()}
 
-    def collect(indices: Tensor) -> Activations:
-        return _collect(model, split, indices, cast(set[Site], wanted))
+    def collect_from(source: PackedSplit, indices: Tensor) -> Activations:
+        return _collect(model, source, indices, cast(set[Site], wanted))
 
     def on_step(_name: str, row: CurveRow) -> None:
         report(row.tokens, settings.train_tokens, "tokens")
@@ -103,11 +106,12 @@ def train_dictionaries(
         with dispatch.recording() as kernels:
             trained = train(
                 assignments,
-                settings.stream(collect, len(split), split.length),
+                settings.stream(lambda indices: collect_from(split, indices), len(split), split.length),
                 settings,
                 scratch,
                 on_step=on_step,
                 subject_flops_per_token=flops,
+                held_out=lambda: collect_from(held_out, torch.arange(min(HELD_OUT_SEQUENCES, len(held_out)))),
             )
     except ValueError as error:
         raise HarnessError(str(error)) from error
@@ -124,8 +128,8 @@ def train_dictionaries(
         record = DictionaryRecord(
             tokens=first.tokens,
             parameters=sum(sum(p.numel() for p in r.dictionary.parameters()) for r in done.values()),
-            active_parameters=sum(_active(r.dictionary, job.config.k) for r in done.values()),
-            forward_flops_per_token=sum(_forward_flops(r.dictionary, job.config.k) for r in done.values()),
+            active_parameters=sum(r.dictionary.active_parameters(job.config.k) for r in done.values()),
+            forward_flops_per_token=sum(r.dictionary.flops_per_token(job.config.k) for r in done.values()),
             training_flops=sum(r.training_flops for r in done.values()),
             collecting_flops=first.collecting_flops,
             seconds=sum(r.seconds for r in done.values()) + first.collecting_seconds,
@@ -154,15 +158,3 @@ def _collect(model: PreTrainedModel, split: PackedSplit, indices: Tensor, sites:
     rows = token_rows(len(indices), positions)
     rows[:, 0] = indices[rows[:, 0]]
     return Activations(rows.to(model.device), cast(Any, found))
-
-
-def _active(dictionary: dictionary_files.Dictionary, k: float) -> int:
-    """Parameters one token touches: the whole encoder and the biases, k decoder rows."""
-    skip = 0 if dictionary.W_skip is None else dictionary.W_skip.numel()
-    whole = dictionary.W_enc.numel() + dictionary.b_enc.numel() + dictionary.b_dec.numel() + skip
-    return whole + round(k * dictionary.d_out)
-
-
-def _forward_flops(dictionary: dictionary_files.Dictionary, k: float) -> float:
-    skip = 0 if dictionary.W_skip is None else dictionary.W_skip.numel()
-    return 2.0 * (dictionary.W_enc.numel() + skip) + 2.0 * k * dictionary.d_out

@@ -25,8 +25,14 @@ def _systems() -> list[tuple[str, str]]:
     dictionaries = [
         (f"SUBJECT+{name}", "dictionary: " + _first_sentence(inspect.getmodule(saes.config_class(name))))
         for name in dictionary_names()
+        if not name.startswith("saelens:")
     ]
-    return subjects + dictionaries
+    theirs = [  # not looked into: importing SAELens takes seconds
+        (f"SUBJECT+{name}", "dictionary: SAELens' own architecture, trained on the same activations")
+        for name in dictionary_names()
+        if name.startswith("saelens:")
+    ]
+    return subjects + dictionaries + theirs
 
 
 def _metrics() -> list[tuple[str, str]]:

@@ -18,7 +18,7 @@ from pydantic import Field, create_model
 import models
 import saes
 from harness.config import Experiment, nearest, validated
-from harness.decomposition import POINTS, Point, Site
+from harness.decomposition import Point, Site
 from harness.errors import BadInput
 from harness.training_config import Strict, TrainingConfig
 from saes.trainer import TrainSettings
@@ -66,7 +66,7 @@ class SystemSpec:
 class SiteOptions(Strict):
     """Where dictionaries are grafted."""
 
-    point: Point = "mlp_out"
+    point: Point | None = None  # mlp for what learns an output from an input, mlp_out for the others
     layers: Literal["all"] | tuple[int, ...] = "all"
 
 
@@ -135,11 +135,11 @@ def _dictionary(
         config = config_class(**{key: getattr(checked, key) for key in known})
     except ValueError as error:
         raise BadInput(f"systems.{row}: {error}") from None
-    sites = _sites(checked, subject, row)
+    sites = _sites(checked, config.transcodes, subject, row)
     return DictionarySpec(kind, config, sites, _train_settings(training, row))
 
 
-def _sites(options: SiteOptions, subject: SubjectSpec, row: str) -> tuple[Site, ...]:
+def _sites(options: SiteOptions, transcodes: bool, subject: SubjectSpec, row: str) -> tuple[Site, ...]:
     n_layers = models.architecture(subject.architecture).config(**subject.settings).n_layers
     layers = tuple(range(n_layers)) if options.layers == "all" else options.layers
     for layer in layers:
@@ -147,8 +147,14 @@ def _sites(options: SiteOptions, subject: SubjectSpec, row: str) -> tuple[Site, 
             raise BadInput(f"systems.{row}.layers = {layer}: {subject.name} has layers 0 to {n_layers - 1}")
     if len(set(layers)) != len(layers) or not layers:
         raise BadInput(f"systems.{row}.layers = {list(layers)}: name each layer once, and at least one")
-    assert options.point in POINTS
-    return tuple(Site(layer, options.point) for layer in sorted(layers))
+    point: Point = options.point or ("mlp" if transcodes else "mlp_out")
+    if (point == "mlp") != transcodes:
+        kind = (
+            "a transcoder reads and writes at 'mlp'" if transcodes else "an autoencoder has no output to learn at 'mlp'"
+        )
+        others = "mlp" if transcodes else "mlp_out or resid_post"
+        raise BadInput(f"systems.{row}.point = {point!r}: {kind}; use {others}")
+    return tuple(Site(layer, point) for layer in sorted(layers))
 
 
 def _train_settings(options: dict[str, Any], row: str) -> TrainSettings:

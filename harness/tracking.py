@@ -8,41 +8,41 @@ mlflow is imported inside functions (1.5 s), so that `tracking: off` never pays 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import logging
 import math
 import os
 import platform
-import re
-import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import psutil
+import yaml
 
 from harness import tracking_views
 from harness.errors import HarnessError, Interrupted
 from harness.measurement import Measurement
 from harness.provenance import git_commit
-from harness.table import SeedResult, Table, read
+from harness.table import Row, SeedResult, Table, read
+from harness.tracking_curves import BATCH, CurveTail, flat, last_step, metric_key
+from harness.tracking_store import connect, local_uri, process_runs
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Metric, Run
+    from mlflow.entities import Run
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 CURVE_PREFIX = "train"
 _FOLLOW_SECONDS = 5.0
-_BATCH = 1000  # metrics in one request: MLflow's limit
-_PARENT, _NAME, _NOTE = "mlflow.parentRunId", "mlflow.runName", "mlflow.note.content"
+_PARENT, _NAME = "mlflow.parentRunId", "mlflow.runName"
 
 
 class CorpusInfo(Protocol):
@@ -67,36 +67,6 @@ def tracker(experiment: ExperimentInfo, store: Path) -> Tracker:
     return Tracker(experiment.name, experiment.model_dump(), store, enabled=experiment.tracking != "off")
 
 
-def local_uri(store: Path) -> str:
-    return f"sqlite:///{(store / 'mlflow' / 'mlflow.db').resolve()}"
-
-
-def ui_command(store: Path, port: int = 5000) -> list[str]:
-    """The command that serves the local store on 127.0.0.1 (MLflow has no passwords); `env` is Linux's and macOS's."""
-    (store / "mlflow").mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--backend-store-uri", local_uri(store)]
-    command += ["--default-artifact-root", (store / "mlflow" / "artifacts").resolve().as_uri()]
-    # Without job execution 2 processes instead of 10, of 245 MB each.
-    return ["env", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false", "MLFLOW_DISABLE_TELEMETRY=true", *command]
-
-
-def metric_key(name: str) -> str:
-    """MLflow refuses '+', brackets and '=' in keys."""
-    return re.sub(r"[^\w\-. :/]", ".", name)
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    flat: dict[str, str] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            text = value if isinstance(value, str) else json.dumps(value, default=str)
-            flat[metric_key(f"{prefix}{key}")] = text[:6000]
-    return flat
-
-
 class Tracker:
     """The connection. `client` is None once tracking is off."""
 
@@ -107,37 +77,10 @@ class Tracker:
         self.experiment_id = ""
         if enabled:
             try:
-                self._connect()
+                self.client, self.experiment_id = connect(self.uri, store, name)
             except Exception as error:  # whatever MLflow or its store raises, a run must go on
                 self.turn_off(error)
-
-    def _connect(self) -> None:
-        for name, value in _ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
-        for noisy in ("alembic", "mlflow.system_metrics"):
-            logging.getLogger(noisy).setLevel(logging.ERROR)
-        from mlflow import MlflowClient
-
-        local = self.uri == local_uri(self.store)
-        folder = (self.store / "mlflow").resolve()
-        with _locked(folder / "lock") if local else contextlib.nullcontext():  # two processes cannot both migrate
-            client = MlflowClient(self.uri)
-            found = client.get_experiment_by_name(self.name)
-            if found is None:
-                place = (folder / "artifacts" / self.name).as_uri() if local else None  # else below the current folder
-                try:
-                    self.experiment_id = client.create_experiment(self.name, artifact_location=place)
-                except Exception:
-                    found = client.get_experiment_by_name(self.name)  # another process was first
-                    if found is None:
-                        raise
-            if found is not None:
-                self.experiment_id = found.experiment_id
-                if found.lifecycle_stage == "deleted":
-                    client.restore_experiment(found.experiment_id)
-            client.set_experiment_tag(self.experiment_id, "harness.comparison", self.name)
-        self.client = client
-        self.attempt(self._reap)
+            self.attempt(self._reap)
 
     def attempt(self, action: Callable[[MlflowClient], T]) -> T | None:
         """Does it; after the first error nothing is tried any more, and None is returned."""
@@ -168,15 +111,20 @@ class Tracker:
         query = f"attributes.status = 'RUNNING' and tags.`harness.host` = '{platform.node()}'"
         for run in client.search_runs([e.experiment_id for e in experiments], query):
             tags = run.data.tags
-            if not _alive(int(tags["harness.pid"]), float(tags["harness.process_started"])):
+            if not process_runs(int(tags["harness.pid"]), float(tags["harness.process_started"])):
                 client.set_tag(run.info.run_id, "harness.reaped", f"process {tags['harness.pid']} is gone")
                 client.set_terminated(run.info.run_id, "KILLED")
                 log.info("tracking: run %s was killed earlier, marked so", tags.get(_NAME, run.info.run_id))
 
     @contextlib.contextmanager
-    def invocation(self, corpus: CorpusInfo, config_hash: str) -> Iterator[Invocation]:
-        """The parent run of everything inside. FAILED with its traceback, or KILLED, when the block raises."""
-        commit, dirty = git_commit()
+    def invocation(
+        self, corpus: CorpusInfo, config_hash: str, made_by: tuple[str | None, bool | None] | None = None
+    ) -> Iterator[Invocation]:
+        """The parent run of everything inside. FAILED with its traceback, or KILLED, when the block raises.
+
+        `made_by`: commit and dirty flag of the code behind the results, where it is not the code that runs now.
+        """
+        commit, dirty = made_by or git_commit()
         tags = {
             "harness.config_hash": config_hash,
             "harness.corpus_hash": corpus.content_hash,
@@ -211,7 +159,7 @@ class _Recorded:
             resumed = self._resumable(client)
             if resumed is None:
                 created = client.create_run(self.tracker.experiment_id, tags={**tags, **owner}, run_name=name)
-                self._log_params(client, created.info.run_id, _flat(params))
+                self._log_params(client, created.info.run_id, flat(params))
                 return created.info.run_id
             for key, value in {**tags, **owner, "harness.resumed": "true"}.items():
                 client.set_tag(resumed.info.run_id, key, value)
@@ -395,70 +343,13 @@ class SystemRun(_Recorded):
             self._monitor.finish()
 
 
-class CurveTail:
-    """The lines of a curve.jsonl that were not sent yet."""
-
-    def __init__(self, path: Path, name: str, last_step: int = -1) -> None:
-        self.path, self.name, self.last_step = path, name, last_step
-        self.offset = 0
-
-    def move(self, path: Path) -> None:
-        if path != self.path:
-            self.path, self.offset = path, 0
-
-    def rows(self) -> list[dict[str, float]]:
-        """Whole new lines, of steps after the last one; a file that shrank (a resumed run cut it) is read again."""
-        try:
-            with self.path.open("rb") as file:
-                if file.seek(0, os.SEEK_END) < self.offset:
-                    self.offset = 0
-                file.seek(self.offset)
-                data = file.read()
-        except FileNotFoundError:
-            return []
-        whole = data[: data.rfind(b"\n") + 1]
-        self.offset += len(whole)
-        rows = []
-        for line in whole.splitlines():
-            row = json.loads(line)
-            if row["step"] > self.last_step:
-                rows.append(row)
-                self.last_step = row["step"]
-        return rows
-
-    def batches(self) -> Iterator[list[Metric]]:
-        """Metrics of the new rows. A step is never cut in two: what was sent ends at a step."""
-        from mlflow.entities import Metric
-
-        now = int(time.time() * 1000)
-        batch: list[Metric] = []
-        for row in self.rows():
-            step = [
-                Metric(metric_key(f"{self.name}/{key}"), float(value), now, int(row["step"]))
-                for key, value in row.items()
-                if key != "step" and isinstance(value, int | float)
-            ]
-            if len(batch) + len(step) > _BATCH:
-                yield batch
-                batch = []
-            batch += step
-        if batch:
-            yield batch
-
-
-def last_step(client: MlflowClient, run_id: str, name: str) -> int:
-    """The last step of a curve that MLflow has; -1 if none."""
-    keys = [key for key in client.get_run(run_id).data.metrics if key.rpartition("/")[0] == metric_key(name)]
-    return max((m.step for key in keys for m in client.get_metric_history(run_id, key)), default=-1)
-
-
 def send_measurements(client: MlflowClient, run_id: str, measurements: list[Measurement]) -> None:
     from mlflow.entities import Metric
 
     now = int(time.time() * 1000)
     metrics = [Metric(metric_key(m.name), float(m.value), now, 0) for m in measurements if math.isfinite(m.value)]
-    for start in range(0, len(metrics), _BATCH):
-        client.log_batch(run_id, metrics=metrics[start : start + _BATCH])
+    for start in range(0, len(metrics), BATCH):
+        client.log_batch(run_id, metrics=metrics[start : start + BATCH])
 
 
 def table_digest(table: Table) -> str:
@@ -466,25 +357,52 @@ def table_digest(table: Table) -> str:
     return hashlib.sha256(table.without_timing().model_dump_json().encode()).hexdigest()[:24]
 
 
-_ENVIRONMENT = {  # ours unless the user set them
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-}
+@dataclass(frozen=True)
+class _CorpusOfTable:
+    content_hash: str
 
 
-def _alive(pid: int, started: float) -> bool:
-    """Whether that very process still runs: process ids are used again."""
-    try:
-        process = psutil.Process(pid)
-        return process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - started) < 2
-    except psutil.NoSuchProcess:
-        return False
+def log_results(folder: Path, store: Path) -> str:
+    """Sends a finished results folder, with what the store still has of its curves; one line on what was done.
+
+    Nothing is sent twice: a table that MLflow has is left, rows of an invocation that lost its server are continued.
+    Raises BadInput where `folder` holds no table, HarnessError where MLflow cannot be reached.
+    """
+    table = read(folder)
+    settings = folder / "experiment.yaml"
+    config = yaml.safe_load(settings.read_text()) if settings.is_file() else {}
+    tracker = Tracker(table.comparison, config, store)
+    query = f"tags.`harness.table` = '{table_digest(table)}' and attributes.status = 'FINISHED'"
+    if tracker.attempt(lambda client: client.search_runs([tracker.experiment_id], query)):
+        return f"{folder} is in {tracker.uri} already; nothing was sent"
+    made = table.provenance
+    corpus = _CorpusOfTable(made.corpus_hash)
+    with tracker.invocation(corpus, made.config_hash, (made.commit, made.dirty)) as invocation:
+        for row in table.rows:
+            for seed in row.seeds:
+                with invocation.system(row.system, seed, {"kind": row.kind}) as run:
+                    for prefix, curve in _stored_curves(row, seed, store).items():
+                        run.curve(curve, prefix)
+                    run.finish(_seed_result(row, seed))
+        invocation.finish(table, folder)
+    if tracker.client is None:
+        raise HarnessError(f"{folder} was not sent to {tracker.uri}; nothing is lost: try again when it answers")
+    return f"{folder} was sent to {tracker.uri}"
 
 
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def _seed_result(row: Row, seed: int) -> SeedResult:
+    at = row.seeds.index(seed)
+    found = [
+        Measurement(name, value, figure.unit, figure.direction, figure.version)
+        for name, figure in row.metrics.items()
+        if (value := figure.seeds[at]) is not None
+    ]
+    return SeedResult(row.system, row.kind, seed, found, row.provenance)
+
+
+def _stored_curves(row: Row, seed: int, store: Path) -> dict[str, Path]:
+    stages = row.provenance.stages
+    if key := stages.get(f"dictionary/{seed}"):
+        return {path.parent.name: path for path in sorted((store / "dictionary" / key).glob("*/curve.jsonl"))}
+    path = store / "subject" / stages.get(f"subject/{seed}", "-") / "curve.jsonl"
+    return {"": path} if path.is_file() else {}

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kernels.threads import CACHE_LINE, ZERO, jit, parallel, prefetch
+from kernels.threads import CACHE_LINE, ZERO, jit, parallel
 
+STRIP = 2**17  # float32 in half a megabyte: half of a common second-level cache
 PIECE = 512  # pairs summed in one go; fixed, because the order of a sum decides its last bits
 
 
@@ -58,30 +59,29 @@ def sum_rows(groups: Groups, weights: np.ndarray, source: np.ndarray, out: np.nd
     partials = np.empty((groups.n_partials, source.shape[1]), source.dtype)
     parallel(
         _sum_pieces, len(groups.pieces), groups.tokens, weights, groups.touched, groups.pieces, compact,
-        source, out, partials, grain=64,
+        *(in_strips(table, len(source)) for table in (source, out, partials)), grain=64,
     )  # fmt: skip
     _sum_partials(groups.hot, groups.touched, partials, out, compact)
     if not compact:
         out[int(groups.touched[-1]) + 1 if len(groups.touched) else 0 :] = 0
 
 
+def in_strips(table: np.ndarray, rows: int) -> np.ndarray:
+    """`[n, d]` seen as `[n, strips, width]`, a strip of `rows` rows being small enough for the second-level cache."""
+    n, d = table.shape
+    fits = max(CACHE_LINE, STRIP // max(rows, 1))
+    width = next((d // parts for parts in range(1, d // CACHE_LINE + 1) if d % parts == 0 and d // parts <= fits), d)
+    return table.reshape(n, d // width, width)
+
+
 @jit
-def _clear_gap(pieces, touched, number, out):
+def _clear_gap(pieces, touched, number, out, strip):
     """Zero the rows that no pair touches, between the row of this piece and the row before it."""
     place = pieces[number, 0]
     if number == 0 or pieces[number - 1, 0] != place:
         for row in range(0 if place == 0 else touched[place - 1] + 1, touched[place]):
-            for j in range(out.shape[1]):
-                out[row, j] = 0
-
-
-@jit
-def _fetch_ahead(source, tokens, i):
-    """Ask for the four source rows from pair number i on."""
-    d = source.shape[1]
-    for pair in range(i, min(i + 4, tokens.shape[0])):
-        for j in range(0, d, CACHE_LINE):
-            prefetch(source, tokens[pair] * d + j)
+            for j in range(out.shape[2]):
+                out[row, strip, j] = 0
 
 
 @jit
@@ -146,34 +146,36 @@ def _group(ids, indptr, first, second, n_rows, piece):
 
 @jit
 def _sum_pieces(tokens, weights, touched, pieces, compact, source, out, partials, start, stop):
-    d = source.shape[1]
-    for number in range(start, stop):
-        place, begin, end, partial = pieces[number]
-        if not compact:
-            _clear_gap(pieces, touched, number, out)
-        target, row = out, place if compact else touched[place]
-        if partial >= 0:
-            target, row = partials, partial
-        # Four source rows at a time: fewer passes over the target, and four reads in flight. What is missing to four
-        # is the last row again with weight zero.
-        for i in range(begin, end, 4):
-            p1, p2, p3 = min(i + 1, end - 1), min(i + 2, end - 1), min(i + 3, end - 1)
-            t0, t1, t2, t3 = tokens[i], tokens[p1], tokens[p2], tokens[p3]
-            _fetch_ahead(source, tokens, i + 4)
-            w0 = weights[i]
-            w1 = weights[p1] if p1 == i + 1 else ZERO
-            w2 = weights[p2] if p2 == i + 2 else ZERO
-            w3 = weights[p3] if p3 == i + 3 else ZERO
-            if i == begin:
-                for j in range(d):
-                    target[row, j] = (
-                        w0 * source[t0, j] + w1 * source[t1, j] + w2 * source[t2, j] + w3 * source[t3, j]
-                    )
-            else:
-                for j in range(d):
-                    target[row, j] += (
-                        w0 * source[t0, j] + w1 * source[t1, j] + w2 * source[t2, j] + w3 * source[t3, j]
-                    )
+    strips, width = source.shape[1:]
+    # A strip of columns at a time: as many as keep the strip of all source rows in the second-level cache, where the
+    # pairs look them up at random. The rows summed are then met once for every strip, in order.
+    for strip in range(strips):
+        for number in range(start, stop):
+            place, begin, end, partial = pieces[number]
+            if not compact:
+                _clear_gap(pieces, touched, number, out, strip)
+            target, row = out, place if compact else touched[place]
+            if partial >= 0:
+                target, row = partials, partial
+            # Four source rows at a time: fewer passes over the target, and four reads in flight. What is missing to
+            # four is the last row again with weight zero.
+            for i in range(begin, end, 4):
+                p1, p2, p3 = min(i + 1, end - 1), min(i + 2, end - 1), min(i + 3, end - 1)
+                t0, t1, t2, t3 = tokens[i], tokens[p1], tokens[p2], tokens[p3]
+                w0 = weights[i]
+                w1 = weights[p1] if p1 == i + 1 else ZERO
+                w2 = weights[p2] if p2 == i + 2 else ZERO
+                w3 = weights[p3] if p3 == i + 3 else ZERO
+                if i == begin:
+                    for j in range(width):
+                        target[row, strip, j] = (
+                            w0 * source[t0, strip, j] + w1 * source[t1, strip, j] + w2 * source[t2, strip, j] + w3 * source[t3, strip, j]
+                        )
+                else:
+                    for j in range(width):
+                        target[row, strip, j] += (
+                            w0 * source[t0, strip, j] + w1 * source[t1, strip, j] + w2 * source[t2, strip, j] + w3 * source[t3, strip, j]
+                        )
 
 
 @jit

@@ -64,10 +64,19 @@ def array(tensor: Tensor) -> np.ndarray:
 
 def check_range(indices: Tensor, rows: int) -> None:
     """Numba does not check bounds, so this does. Raises IndexError when an index is outside [0, rows)."""
-    if indices.numel():
-        low, high = (int(end) for end in torch.aminmax(indices))
-        if low < 0 or high >= rows:
-            raise IndexError(f"index {low if low < 0 else high} is outside the table of {rows} rows")
+    # Not torch's minimum: its thread would spin for a while after, on a core the kernel wants next.
+    low, high = _extremes(array(indices).reshape(-1))
+    if low < 0 or high >= rows:
+        raise IndexError(f"index {low if low < 0 else high} is outside the table of {rows} rows")
+
+
+@jit
+def _extremes(indices):
+    low, high = np.int64(0), np.int64(-1)
+    for i in range(indices.shape[0]):
+        low = min(low, indices[i])
+        high = max(high, indices[i])
+    return low, high
 
 
 def _pool(threads: int) -> ThreadPoolExecutor:

@@ -96,9 +96,7 @@ class StepResult:
     """One forward pass in training. Scalars are tensors, so that reading them is the caller's choice."""
 
     loss: Tensor  # to call backward on: reconstruction + beside
-    beside: (
-        Tensor  # its other terms (auxiliary, penalty), for objectives that replace the first; has gradients
-    )
+    beside: Tensor  # its other terms (auxiliary, penalty), for objectives that replace the first; has gradients
     output: Tensor  # t̂ [tokens, d_out], standardised; has gradients
     reconstruction: Tensor  # ‖t − t̂‖² / ‖t − t̄‖² over the batch, which is 1 − explained variance
     auxiliary: Tensor  # before its coefficient; 0 when no latent is under-used

@@ -38,8 +38,9 @@ def measure(evaluation: Evaluation, options: Options) -> list[Measurement]:
     - units_zeroed, rest_zeroed: only the rest, only the units;
     - zero_ablated, mean_ablated: the site's output replaced by zero, by its mean over the dev split;
     - spliced_kl: mean KL(spliced ‖ native) over tokens, in nats;
-    - recovered = (CE_zero − CE_spliced) / (CE_zero − CE_native), for grafted dictionaries alone: it is 1 by
-      construction where the units are the model. (SAEBench's "ce_loss_score", all sites at once.)
+    - recovered = (CE_zero − CE_spliced) / (CE_zero − CE_native) (SAEBench's "ce_loss_score", all sites at once).
+
+    The last two are for grafted dictionaries alone: 0 and 1 by construction where the units are the model.
     """
     system = evaluation.system
     everywhere = dict.fromkeys(system.sites, _identity)
@@ -77,8 +78,8 @@ def measure(evaluation: Evaluation, options: Options) -> list[Measurement]:
     for name, sums in nats.items():
         direction: Direction = "lower" if name == "spliced" else "none"
         found.append(_ratio(f"loss/{name}_bits_per_byte", sums * per_byte, n_bytes, "bit/byte", direction, evaluation))
-    found.append(_ratio("loss/spliced_kl", kl, n_tokens, "nat/token", "lower", evaluation))
     if not system.native:
+        found.append(_ratio("loss/spliced_kl", kl, n_tokens, "nat/token", "lower", evaluation))
         found.append(_recovered(nats["zero_ablated"], nats["spliced"], found[0], n_tokens, evaluation))
     return found
 

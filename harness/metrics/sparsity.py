@@ -82,8 +82,8 @@ def token_sparsity(encoded: Encoded) -> dict[str, Tensor]:
     running = ordered.cumsum(0)
     before_token = torch.cat([running.new_zeros(1), running])[codes.indptr[:-1]]
     before = running - ordered - before_token[token]  # what the stronger units of the token carry already
-    # An entry is needed while the stronger ones carry less than the share.
-    needed = (before < SHARE * total[token] * (1 - 1e-12)).double()
+    # An entry is needed while the stronger ones carry less than the share, to the precision of float32 strengths.
+    needed = (before < SHARE * total[token] * (1 - 1e-6)).double()
     strength_l0 = torch.zeros_like(total).index_add_(0, token, needed)
     # Σ over units ascending of (place · strength); silent units take the lowest places and add nothing.
     weighted = torch.zeros_like(total).index_add_(0, token, (n - rank).double() * ordered)

@@ -87,6 +87,7 @@ def _(dy, x, u, v, indices, gates, h, activation, compact, implementation):
 def _setup(ctx, inputs, output):
     x, u, v, indices, gates, ctx.activation, ctx.sparse, ctx.implementation = inputs
     ctx.save_for_backward(x, u, v, indices, gates, output[1])
+    ctx.set_materialize_grads(False)  # h has no gradient: no zeros in its place
 
 
 def _backward(ctx, dy, _dh):
@@ -138,6 +139,7 @@ def _(dc, x, u, indices, gates, h, activation, compact, implementation):
 def _setup_coefficients(ctx, inputs, output):
     x, u, indices, gates, ctx.activation, ctx.implementation = inputs
     ctx.save_for_backward(x, u, indices, gates, output[1])
+    ctx.set_materialize_grads(False)
 
 
 def _backward_of_coefficients(ctx, dc, _dh):

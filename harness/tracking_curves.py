@@ -1,0 +1,92 @@
+"""What is sent to MLflow: names it accepts, curves in batches, final figures."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric
+
+BATCH = 1000  # metrics in one request: MLflow's limit
+_PARAM_LENGTH = 6000
+
+
+def metric_key(name: str) -> str:
+    """MLflow refuses '+', brackets and '=' in keys."""
+    return re.sub(r"[^\w\-. :/]", ".", name)
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested settings as MLflow params: dotted keys, JSON for what is not text."""
+    found: dict[str, str] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            found |= flat(value, f"{prefix}{key}.")
+        else:
+            text = value if isinstance(value, str) else json.dumps(value, default=str)
+            found[metric_key(f"{prefix}{key}")] = text[:_PARAM_LENGTH]
+    return found
+
+
+class CurveTail:
+    """The lines of a curve.jsonl that were not sent yet."""
+
+    def __init__(self, path: Path, name: str, last_step: int = -1) -> None:
+        self.path, self.name, self.last_step = path, name, last_step
+        self.offset = 0
+
+    def move(self, path: Path) -> None:
+        if path != self.path:
+            self.path, self.offset = path, 0
+
+    def rows(self) -> list[dict[str, float]]:
+        """Whole new lines, of steps after the last one; a file that shrank (a resumed run cut it) is read again."""
+        try:
+            with self.path.open("rb") as file:
+                if file.seek(0, os.SEEK_END) < self.offset:
+                    self.offset = 0
+                file.seek(self.offset)
+                data = file.read()
+        except FileNotFoundError:
+            return []
+        whole = data[: data.rfind(b"\n") + 1]
+        self.offset += len(whole)
+        rows = []
+        for line in whole.splitlines():
+            row = json.loads(line)
+            if row["step"] > self.last_step:
+                rows.append(row)
+                self.last_step = row["step"]
+        return rows
+
+    def batches(self) -> Iterator[list[Metric]]:
+        """Metrics of the new rows. A step is never cut in two: what was sent ends at a step."""
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        batch: list[Metric] = []
+        for row in self.rows():
+            step = [
+                Metric(metric_key(f"{self.name}/{key}"), float(value), now, int(row["step"]))
+                for key, value in row.items()
+                if key != "step" and isinstance(value, int | float)
+            ]
+            if len(batch) + len(step) > BATCH:
+                yield batch
+                batch = []
+            batch += step
+        if batch:
+            yield batch
+
+
+def last_step(client: MlflowClient, run_id: str, name: str) -> int:
+    """The last step of a curve that MLflow has; -1 if none."""
+    keys = [key for key in client.get_run(run_id).data.metrics if key.rpartition("/")[0] == metric_key(name)]
+    return max((m.step for key in keys for m in client.get_metric_history(run_id, key)), default=-1)

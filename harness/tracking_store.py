@@ -1,0 +1,85 @@
+"""Where runs are kept: the SQLite store below the harness's own, or the server at MLFLOW_TRACKING_URI."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+# Ours unless the user set them.
+_ENVIRONMENT = {  # ours unless the user set them
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+
+
+def local_uri(store: Path) -> str:
+    return f"sqlite:///{(store / 'mlflow' / 'mlflow.db').resolve()}"
+
+
+def ui_command(store: Path, port: int = 5000) -> list[str]:
+    """The command that serves the local store on 127.0.0.1 (MLflow has no passwords); `env` is Linux's and macOS's."""
+    (store / "mlflow").mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--backend-store-uri", local_uri(store)]
+    command += ["--default-artifact-root", (store / "mlflow" / "artifacts").resolve().as_uri()]
+    # Without job execution 2 processes instead of 10, of 245 MB each.
+    return ["env", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false", "MLFLOW_DISABLE_TELEMETRY=true", *command]
+
+
+def connect(uri: str, store: Path, name: str) -> tuple[MlflowClient, str]:
+    """The client and the id of the experiment `name`, made if it is not there. Raises whatever MLflow raises."""
+    for variable, value in _ENVIRONMENT.items():
+        os.environ.setdefault(variable, value)
+    for noisy in ("alembic", "mlflow.system_metrics"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    from mlflow import MlflowClient
+
+    local = uri == local_uri(store)
+    folder = (store / "mlflow").resolve()
+    # Without an explicit place artifacts go below the current folder; of two processes that migrate a new store one fails.
+    place = (folder / "artifacts" / name).as_uri() if local else None
+    with _locked(folder / "lock") if local else contextlib.nullcontext():
+        client = MlflowClient(uri)
+        found = client.get_experiment_by_name(name)
+        if found is None:
+            try:
+                experiment_id = client.create_experiment(name, artifact_location=place)
+            except Exception:
+                found = client.get_experiment_by_name(name)  # on a server, another client may have been first
+                if found is None:
+                    raise
+        if found is not None:
+            experiment_id = found.experiment_id
+            if found.lifecycle_stage == "deleted":
+                client.restore_experiment(experiment_id)
+        client.set_experiment_tag(experiment_id, "harness.comparison", name)
+    return client, experiment_id
+
+
+def process_runs(pid: int, started: float) -> bool:
+    """Whether that very process still runs: process ids are used again."""
+    try:
+        process = psutil.Process(pid)
+        return process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - started) < 2
+    except psutil.NoSuchProcess:
+        return False
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,196 @@
+"""Rank-1 experts, the whole PEER layer, pools, and how search and experts grow with the number of experts."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kernels.bench import measure
+from kernels.bench.measure import Ceilings, Row, interleaved, relative_error
+from kernels.bench.rivals import Rivals
+from kernels.pooled_experts import pooled_experts
+from kernels.pooled_experts.reference import dense_pools
+from kernels.product_keys import search
+from kernels.rank1_experts import rank1_experts, reference
+
+
+@dataclass(frozen=True)
+class Size:
+    """tokens, width, experts, active experts per token (heads · k)."""
+
+    tokens: int = 2048
+    d: int = 256
+    n_experts: int = 128**2
+    heads: int = 4
+    k: int = 16
+
+    @property
+    def slots(self) -> int:
+        return self.heads * self.k
+
+
+Op = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
+
+
+def rank1(size: Size, ceilings: Ceilings, rounds: int, device: str) -> list[Row]:
+    """Forward + backward against gather-and-einsum and gather + embedding_bag; and the peak memory of each."""
+    inputs = _inputs(size, device)
+    works = {
+        "ours": _forward_backward(lambda *a: rank1_experts(*a, "relu"), inputs),
+        "embedding_bag": _forward_backward(_gather_and_bag, inputs),
+        "reference": _forward_backward(lambda *a: reference.rank1_experts(*a, "relu"), inputs),
+    }
+    works["ours"]()
+    memory = {name: measure.extra_memory(work) for name, work in works.items()}
+    # Read u once and, where relu lets half of the slots through, v forward, u and v backward; write both gradients.
+    moved = 4 * size.d * (size.tokens * size.slots * (1 + 3 * 0.5) + 2 * size.n_experts + 4 * size.tokens)
+    small = _inputs(Size(64, 64, 400, 2, 8), device)
+    ours = _gradients(lambda *a: rank1_experts(*a, "relu"), small, torch.float32)
+    truth = _gradients(lambda *a: reference.rank1_experts(*a, "relu"), small, torch.float64)
+    note = "; ".join(f"peak extra memory {name} {mb:.0f} MB" for name, mb in memory.items() if mb is not None)
+    return [
+        measure.row(
+            f"rank-1 experts fwd+bwd, {size.tokens} tokens, d {size.d}, {size.n_experts} experts, {size.slots} active, relu",
+            works, rounds, {"reference": 15.0, "embedding_bag": 8.0}, "copy", moved / ceilings.copy / 1e6,
+            relative_error(ours, truth), f"{moved / 1e6:.0f} MB must move if no row stays in cache; {note}",
+        )  # fmt: skip
+    ]
+
+
+class Layer(torch.nn.Module):
+    """A PEER layer on our ops, with what `peer-pytorch` has: no norm, per-head keys, softmax over each head's k."""
+
+    def __init__(self, size: Size) -> None:
+        super().__init__()
+        n, d_key = round(size.n_experts**0.5), size.d // 2
+        self.size = size
+        self.queries = torch.nn.Linear(size.d, d_key * size.heads * 2, bias=False)
+        self.keys = torch.nn.Parameter(torch.randn(2, size.heads, n, d_key) * 0.02)
+        self.u = torch.nn.Parameter(torch.randn(size.n_experts, size.d))
+        self.v = torch.nn.Parameter(torch.randn(size.n_experts, size.d))
+
+    def forward(self, x: Tensor) -> Tensor:
+        q = self.queries(x).view(len(x), 2, self.size.heads, -1)
+        scores, indices = search(q[:, 0], q[:, 1], self.keys[0], self.keys[1], self.size.k)
+        gates = scores.softmax(-1).flatten(1)
+        return rank1_experts(x, self.u, self.v, indices.flatten(1), gates, "relu")
+
+
+def peer_layer(size: Size, rivals: Rivals, rounds: int, device: str) -> list[Row]:
+    """The whole layer, forward + backward, against the `peer-pytorch` package with equally many active experts."""
+    theirs = rivals.peer_layer(size.d, size.heads, size.n_experts, size.k)
+    layer = Layer(size).to(device)
+    x = torch.randn(size.tokens, size.d, device=device)
+    works: dict[str, measure.Work] = {"ours": lambda: _step(layer, x)}
+    note = "peer-pytorch is not installed"
+    if theirs is not None:
+        theirs = theirs.to(device)
+        works["peer-pytorch"] = lambda: _step(theirs, x[None])
+        note = "peer-pytorch with non_competing_scores=False, which keeps k experts per head"
+    return [measure.row("PEER layer fwd+bwd, same sizes", works, rounds, {"peer-pytorch": 5.0}, note=note)]
+
+
+def scaling(rounds: int, device: str, largest: int = 10) -> tuple[list[Row], str]:
+    """Search and experts per token from 2^14 to 2^20 experts; table gradients as sparse rows."""
+    rows, search_ms, expert_ms = [], [], []
+    powers = range(7, largest + 1)
+    for power in powers:
+        size = Size(1024, 256, 4**power, 4, 16)
+        q = torch.randn(2, size.tokens, size.heads, size.d // 2, device=device)
+        keys = torch.randn(2, 1, 2**power, size.d // 2, device=device)
+        inputs = _inputs(size, device)
+        works = {
+            "search": lambda q=q, keys=keys, k=size.k: search(q[0], q[1], keys[0], keys[1], k),
+            "experts": _forward_backward(lambda *a: rank1_experts(*a, "relu", sparse_gradients=True), inputs),
+        }
+        times = interleaved(works, rounds)
+        for name, kept in (("search", search_ms), ("experts", expert_ms)):
+            ms = statistics.median(times[name])
+            kept.append(ms)
+            tables = f"tables of {2 * 4 * size.d * size.n_experts / 1e6:.0f} MB" if name == "experts" else ""
+            rows.append(
+                Row(f"{name}, 2^{2 * power} experts, µs per token", ms / size.tokens * 1e3, _quartiles(times[name], size.tokens),
+                    note=tables)
+            )  # fmt: skip
+    growth = 2.0 ** (powers[-1] - powers[0])
+    summary = (
+        f"From 2^14 to 2^{2 * powers[-1]} experts search grows {search_ms[-1] / search_ms[0]:.2f}× (√N grows {growth:.0f}×), "
+        f"experts {expert_ms[-1] / expert_ms[0]:.2f}× (target: below 3.5×)."
+    )
+    return rows, summary
+
+
+def pools(rounds: int, device: str) -> tuple[list[Row], str]:
+    """Dense masked product against gathering, to find the pool size below which dense wins."""
+    from kernels import pooled_experts as package
+
+    kept, rows, breaks = dict(package.DENSE_BELOW), [], []
+    tokens, d, n_pools, visits = 2048, 256, 16, 1
+    for k in (4, 12):
+        wins = 0
+        for experts in (16, 32, 64, 128, 256):
+            u, v = (torch.randn(n_pools, experts, d, device=device) / d**0.5 for _ in range(2))
+            x = torch.randn(tokens, d, device=device)
+            where = torch.randint(0, n_pools, (tokens, visits), device=device)
+            indices = torch.rand(tokens, visits, experts, device=device).topk(k).indices
+            gates = torch.rand(tokens, visits, k, device=device)
+            inputs = (x, u, v, where, indices, gates)
+            gather = _forward_backward(lambda *a: pooled_experts(*a, "relu"), inputs)
+            dense = _forward_backward(lambda *a: dense_pools(*a, "relu"), inputs)
+            try:
+                package.DENSE_BELOW[device] = 0.0
+                row = measure.row(f"pools of {experts}, {k} active: gather", {"ours": gather, "dense": dense}, rounds)
+            finally:
+                package.DENSE_BELOW.update(kept)
+            rows.append(row)
+            if row.against["dense"] < row.ours:
+                wins = experts
+        breaks.append(f"k={k}: dense wins up to {wins} experts ({wins / k:.1f} per active one)")
+    return rows, f"{'; '.join(breaks)}. Used by `pooled_experts`: below {kept.get(device)} per active one."
+
+
+def _inputs(size: Size, device: str) -> tuple[Tensor, ...]:
+    g = torch.Generator(device).manual_seed(0)
+    draw = lambda *shape: torch.randn(*shape, generator=g, device=device)  # noqa: E731
+    indices = torch.randint(0, size.n_experts, (size.tokens, size.slots), generator=g, device=device)
+    u, v = (draw(size.n_experts, size.d) for _ in range(2))
+    return draw(size.tokens, size.d), u.div_(size.d**0.5), v, indices, draw(size.tokens, size.slots).abs()
+
+
+def _gather_and_bag(x: Tensor, u: Tensor, v: Tensor, indices: Tensor, gates: Tensor) -> Tensor:
+    c = gates * torch.einsum("td,tsd->ts", x, F.embedding(indices, u)).relu()
+    return F.embedding_bag(indices, v, per_sample_weights=c, mode="sum")
+
+
+def _gradients(op: Op, inputs: tuple[Tensor, ...], dtype: torch.dtype) -> list[Tensor]:
+    leaves = [t.to(dtype).requires_grad_() if t.is_floating_point() else t for t in (t.clone() for t in inputs)]
+    out = op(*leaves)
+    return [out.detach(), *torch.autograd.grad(out, [t for t in leaves if t.requires_grad], torch.ones_like(out))]
+
+
+def _forward_backward(op: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> measure.Work:
+    leaves = [t.detach().requires_grad_() if t.is_floating_point() else t for t in inputs]
+
+    def work() -> None:
+        for leaf in leaves:
+            leaf.grad = None
+        out = op(*leaves)
+        out.backward(torch.ones_like(out))
+
+    return work
+
+
+def _step(layer: torch.nn.Module, x: Tensor) -> None:
+    layer.zero_grad(set_to_none=True)
+    out = layer(x)
+    out.backward(torch.ones_like(out))
+
+
+def _quartiles(times: list[float], tokens: int) -> tuple[float, float]:
+    low, _, high = statistics.quantiles(times, n=4) if len(times) > 1 else times * 3
+    return low / tokens * 1e3, high / tokens * 1e3

@@ -1,0 +1,133 @@
+"""The loss metric on a real tiny system and corpus."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from harness.corpus.stored import Batch
+from harness.decomposition import Encoded, Site, System
+from harness.evaluation import Cost, Evaluation
+from harness.metrics import loss
+
+from ..conftest import grafted, subject
+
+
+class Split:
+    """Eight sequences of 24 tokens, two documents each, every token two bytes."""
+
+    length = 24
+
+    def __init__(self, seed: int) -> None:
+        ids = torch.randint(0, 31, (8, 24), generator=torch.Generator().manual_seed(seed))
+        document = 2 * torch.arange(8)[:, None] + (torch.arange(24) >= 10).long()
+        self.all = Batch(ids, document, torch.zeros_like(ids), torch.full_like(ids, 2), torch.full_like(ids, -1))
+
+    def __len__(self) -> int:
+        return 8
+
+    def batch(self, indices: torch.Tensor) -> Batch:
+        return Batch(
+            *(getattr(self.all, name)[indices] for name in ("input_ids", "document", "domain", "n_bytes", "ply"))
+        )
+
+
+def evaluation(system: System, batch_sequences: int = 3) -> Evaluation:
+    def no_codes(_site: Site) -> Encoded:
+        raise AssertionError("the loss needs no codes")
+
+    return Evaluation(
+        system=system,
+        split=Split(0),  # pyright: ignore[reportArgumentType]
+        dev=Split(1),  # pyright: ignore[reportArgumentType]
+        sequences=8,
+        codes_sequences=4,
+        batch_sequences=batch_sequences,
+        resamples=100,
+        load_codes=no_codes,
+        cost=Cost(1, 1, 1.0, 1.0, 1, 1.0, 1),
+        artifacts=Path(),
+    )
+
+
+def measured(system: System, **options: int) -> dict[str, float]:
+    return {m.name: m.value for m in loss.measure(evaluation(system, **options), loss.Options())}
+
+
+def test_cross_entropy_and_bits_per_byte_are_those_of_the_model() -> None:
+    system = System("dense", subject("dense", torch.float32), None)
+    found = measured(system)
+    ids = Split(0).all.input_ids
+    with torch.no_grad():
+        log_p = system.model(ids).logits[:, :-1].log_softmax(-1)
+    nats = -log_p.gather(2, ids[:, 1:, None]).sum().item()
+    assert found["loss/cross_entropy"] == pytest.approx(nats / (8 * 23), rel=1e-6)
+    assert found["loss/bits_per_byte"] == pytest.approx(nats / math.log(2) / (8 * 23 * 2), rel=1e-6)
+    assert found["loss/perplexity"] == pytest.approx(math.exp(nats / (8 * 23)), rel=1e-6)
+
+
+def test_the_figures_do_not_depend_on_the_batch_size_beyond_rounding() -> None:
+    system = grafted("topk", dtype=torch.float32)
+    one, many = measured(system, batch_sequences=1), measured(system, batch_sequences=8)
+    for name, value in one.items():
+        assert many[name] == pytest.approx(value, rel=1e-5), name
+
+
+def test_a_native_system_splices_into_itself_and_its_units_are_all_it_has() -> None:
+    found = measured(System("dense", subject("dense", torch.float32), None))
+    native = found["loss/bits_per_byte"]
+    assert found["loss/spliced_bits_per_byte"] == pytest.approx(native, rel=1e-5)
+    assert found["loss/rest_zeroed_bits_per_byte"] == pytest.approx(native, rel=1e-5)
+    assert found["loss/units_zeroed_bits_per_byte"] == pytest.approx(found["loss/zero_ablated_bits_per_byte"], rel=1e-5)
+    assert abs(found["loss/units_zeroed_bits_per_byte"] - native) > 1e-3
+    assert "loss/recovered" not in found
+
+
+def test_a_dictionary_that_reconstructs_nothing_recovers_nothing_and_a_perfect_one_everything() -> None:
+    system = grafted("topk", dtype=torch.float32)
+    for dictionary in system.decomposition.values():
+        dictionary.W_dec.data.zero_()  # pyright: ignore
+        dictionary.b_dec.data.zero_()  # pyright: ignore
+    found = measured(system)
+    assert found["loss/recovered"] == pytest.approx(0, abs=1e-6)
+    assert found["loss/spliced_bits_per_byte"] == pytest.approx(found["loss/zero_ablated_bits_per_byte"], rel=1e-6)
+
+    class Perfect:
+        """Reads nothing, and its rest is the activation itself."""
+
+        n_units = 1
+
+        def __init__(self, other: object) -> None:
+            self.other = other
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self.other, name)
+
+        def rest(self, x: torch.Tensor) -> torch.Tensor:
+            return x
+
+    perfect = {site: Perfect(dictionary) for site, dictionary in system.decomposition.items()}
+    found = measured(System("perfect", system.model, perfect))  # pyright: ignore[reportArgumentType]
+    assert found["loss/recovered"] == pytest.approx(1, abs=1e-5)
+    assert found["loss/spliced_kl"] == pytest.approx(0, abs=1e-6)
+
+
+def test_mean_ablation_uses_the_mean_of_dev_and_not_of_eval() -> None:
+    system = System("dense", subject("dense", torch.float32), None)
+    means = loss._dev_means(evaluation(system))
+    seen: dict[Site, list[torch.Tensor]] = {site: [] for site in system.sites}
+    with torch.no_grad(), system.watching(lambda site, x, y: seen[site].append(y)):
+        system.model(Split(1).all.input_ids)
+    for site, outputs in seen.items():
+        torch.testing.assert_close(means[site], torch.cat(outputs).double().mean((0, 1)))
+
+
+def test_every_interval_holds_its_figure_and_comes_from_documents() -> None:
+    for m in loss.measure(evaluation(grafted("topk", dtype=torch.float32)), loss.Options()):
+        assert m.resampled == "documents"
+        assert m.replicates is not None
+        assert np.min(m.replicates) <= m.value <= np.max(m.replicates)
