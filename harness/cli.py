@@ -100,7 +100,7 @@ def show(results: Annotated[Path, typer.Argument(help="A results folder, such as
 @app.command()
 def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000) -> None:
     """Open MLflow's interface on this machine's runs (127.0.0.1 only: it has no passwords)."""
-    from harness.tracking import ui_command
+    from harness.tracking_store import ui_command
 
     command = ui_command(store_root(), port)
     _say(f"MLflow on http://127.0.0.1:{port} (stop with Ctrl-C)")

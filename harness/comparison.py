@@ -139,7 +139,7 @@ class Comparison:
             )
             with stage_progress(run.subject.label) as report:
                 train_subject(
-                    model.to(self.device),
+                    cast(PreTrainedModel, model.to(self.device)),  # pyright: ignore[reportArgumentType]
                     run.spec.subject.training,
                     corpus.train,
                     seed=run.seed,
@@ -154,7 +154,8 @@ class Comparison:
 
     def _model(self, run: SystemRun, corpus: Corpus) -> PreTrainedModel:
         folder = self._subject(run, corpus) / "model"
-        return AutoModelForCausalLM.from_pretrained(folder).to(self.device).eval()
+        model: Any = AutoModelForCausalLM.from_pretrained(folder)
+        return model.to(self.device).eval()
 
     def _dictionaries(self, run: SystemRun, corpus: Corpus) -> Path:
         """Trains, in one pass of the subject, this row's dictionaries and those of all other rows like it."""

@@ -22,10 +22,12 @@ EXPERIMENTS = Path(__file__).parent / "experiments"
 class EvaluationConfig(Strict):
     """What is measured on, and how the intervals are made."""
 
-    sequences: int = Field(400, ge=1, description="Evaluation sequences that losses are computed on (at most).")
-    codes_sequences: int = Field(64, ge=1, description="The first of them, whose codes are stored for unit metrics.")
-    batch_sequences: int = Field(16, ge=1)
-    resamples: int = Field(1000, ge=100, description="Bootstrap resamples behind every interval.")
+    sequences: int = Field(default=400, ge=1, description="Evaluation sequences that losses are computed on (at most).")
+    codes_sequences: int = Field(
+        default=64, ge=1, description="The first of them, whose codes are stored for unit metrics."
+    )
+    batch_sequences: int = Field(default=16, ge=1)
+    resamples: int = Field(default=1000, ge=100, description="Bootstrap resamples behind every interval.")
 
 
 class Experiment(Strict):
@@ -40,8 +42,10 @@ class Experiment(Strict):
     systems: dict[str, dict[str, Any]] = Field(min_length=1)
     references: tuple[str, ...] = ()
     metrics: dict[str, dict[str, Any]] = Field(min_length=1)
-    seeds: tuple[int, ...] = Field((0,), min_length=1)
-    baseline: str | None = Field(None, description="The row that the others are compared with, paired by document.")
+    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    baseline: str | None = Field(
+        default=None, description="The row that the others are compared with, paired by document."
+    )
     tracking: Literal["mlflow", "off"] = "mlflow"
 
     @field_validator("systems", "metrics", mode="before")

@@ -125,10 +125,9 @@ def _dictionary(
         raise BadInput(f"systems.{row}: no dictionary {kind!r}; {nearest(kind, dictionary_names())}")
     config_class = saes.config_class(kind)
     known = {field.name: field for field in dataclasses.fields(config_class)}
-    fields = {key: (_type_of(config_class, key), _default(field)) for key, field in known.items()}
-    strict = create_model(
-        f"{kind} options", __base__=SiteOptions, training=(dict[str, Any], Field(default_factory=dict)), **fields
-    )
+    fields: dict[str, Any] = {key: (_type_of(config_class, key), _default(field)) for key, field in known.items()}
+    fields["training"] = (dict[str, Any], Field(default_factory=dict))
+    strict = create_model(f"{kind} options", __base__=SiteOptions, **fields)
     checked = validated(strict, settings, where=f"systems.{row}")
     training = {**experiment.dictionary_training, **getattr(checked, "training")}  # noqa: B009 (a created model)
     try:

@@ -179,7 +179,7 @@ class _Sequences(Dataset):
         return len(self.split)
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        ids = torch.as_tensor(self.split.input_ids(index), dtype=torch.long)
+        ids = torch.tensor(self.split.input_ids(index), dtype=torch.long)  # a copy: the file is read-only
         return {"input_ids": ids, "labels": ids}
 
 

@@ -14,14 +14,16 @@ class Strict(BaseModel):
 class TrainingConfig(Strict):
     """How a subject is trained. Every system may override single fields under its own `training`."""
 
-    tokens: int = Field(1_000_000, ge=1, description="Tokens seen, repeats included.")
-    batch_sequences: int = Field(8, ge=1, description="Sequences of a step.")
-    learning_rate: float = Field(3e-3, gt=0, description="AdamW on embeddings and norms.")
-    matrix_learning_rate: float = Field(0.02, gt=0, description="Muon on the trunk's hidden matrices.")
-    router_learning_rate: float = Field(3e-3, gt=0, description="AdamW on routers, queries and keys.")
-    table_learning_rate: float = Field(3e-3, gt=0, description="AdamW on expert tables.")
-    weight_decay: float = Field(0.1, ge=0, description="On Muon's matrices only.")
-    warmup: float = Field(0.05, ge=0, lt=1, description="Share of the steps in which the learning rate rises.")
-    clip: float = Field(1.0, gt=0, description="Largest gradient norm.")
-    log_every: int = Field(10, ge=1, description="Steps between two points of the curve.")
-    checkpoints: int = Field(5, ge=0, description="Checkpoints during training; a killed run continues from the last.")
+    tokens: int = Field(default=1_000_000, ge=1, description="Tokens seen, repeats included.")
+    batch_sequences: int = Field(default=8, ge=1, description="Sequences of a step.")
+    learning_rate: float = Field(default=3e-3, gt=0, description="AdamW on embeddings and norms.")
+    matrix_learning_rate: float = Field(default=0.02, gt=0, description="Muon on the trunk's hidden matrices.")
+    router_learning_rate: float = Field(default=3e-3, gt=0, description="AdamW on routers, queries and keys.")
+    table_learning_rate: float = Field(default=3e-3, gt=0, description="AdamW on expert tables.")
+    weight_decay: float = Field(default=0.1, ge=0, description="On Muon's matrices only.")
+    warmup: float = Field(default=0.05, ge=0, lt=1, description="Share of the steps in which the learning rate rises.")
+    clip: float = Field(default=1.0, gt=0, description="Largest gradient norm.")
+    log_every: int = Field(default=10, ge=1, description="Steps between two points of the curve.")
+    checkpoints: int = Field(
+        default=5, ge=0, description="Checkpoints during training; a killed run continues from the last."
+    )

@@ -63,7 +63,9 @@ def table_gradient(indptr: Tensor, ids: Tensor, weights: Tensor, source: Tensor,
 def unit_sums(units: Tensor, values: Tensor, n: int) -> Tensor:
     """Σ of the values of each unit: `[n]`, in a fixed order."""
     indptr = torch.arange(len(units) + 1, device=units.device)
-    return table_gradient(indptr, units, values, torch.ones(len(units), 1, dtype=values.dtype, device=values.device), n)[:, 0]
+    return table_gradient(
+        indptr, units, values, torch.ones(len(units), 1, dtype=values.dtype, device=values.device), n
+    )[:, 0]
 
 
 def group(indptr: Tensor, ids: Tensor) -> Groups:
@@ -91,7 +93,15 @@ def sum_rows(groups: Groups, weights: Tensor, source: Tensor, n_rows: int, compa
         partials = torch.empty(len(groups.row), d, dtype=torch.float32, device=source.device)
         columns = triton.cdiv(d, width)
         _sum_pieces[(len(groups.row), columns)](
-            groups.order, groups.tokens, groups.begin, groups.end, weights.contiguous(), source, partials, d, BLOCK=width
+            groups.order,
+            groups.tokens,
+            groups.begin,
+            groups.end,
+            weights.contiguous(),
+            source,
+            partials,
+            d,
+            BLOCK=width,
         )
         targets = torch.arange(n_touched, device=source.device) if compact else groups.touched
         _sum_partials[(n_touched, columns)](groups.first_piece, targets, partials, out, d, BLOCK=width)

@@ -1,4 +1,4 @@
-"""Weight gradients as stable counting sort + segmented sums (numba): Σ over pairs of weight · source row, per table row.
+"""Weight gradients as stable counting sort + segmented sums (numba): Σ of weight · source row, per table row.
 
 A *pair* is one (token, table row) that met. Pairs are grouped by table row, in the order of their tokens, and each row
 is summed by one thread; rows with very many pairs are split in pieces of fixed length whose partial sums are added
@@ -11,9 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kernels.threads import CACHE_LINE, ZERO, jit, parallel
+from kernels.threads import ZERO, jit, parallel
 
-STRIP = 2**17  # float32 in half a megabyte: half of a common second-level cache
 PIECE = 512  # pairs summed in one go; fixed, because the order of a sum decides its last bits
 
 
@@ -22,7 +21,7 @@ class Groups:
     """Pairs grouped by table row, those of silent weight left out.
 
     tokens, first, second `[pairs]`: token and weights of each pair; touched `[rows touched]`: ascending table rows.
-    pieces `[n, 4]`: place of the row among the touched, first and last+1 pair, place of the partial sum (-1: none needed).
+    pieces `[n, 4]`: place of the row among the touched, first and last+1 pair, place of the partial sum (-1: none).
     hot `[rows split, 3]`: place of the row among the touched, first and last+1 partial sum.
     """
 
@@ -54,34 +53,16 @@ def group_ragged(ids: np.ndarray, indptr: np.ndarray, first: np.ndarray, second:
 def sum_rows(groups: Groups, weights: np.ndarray, source: np.ndarray, out: np.ndarray, compact: bool = False) -> None:
     """out[row] = Σ over the pairs of the row of weight · source[token]; rows without pairs become 0.
 
-    weights: `groups.first` or `groups.second`; source `[tokens, d]`; out `[n_rows, d]`, or `[rows touched, d]` if compact.
+    weights: `groups.first` or `groups.second`; source `[tokens, d]`; out `[n_rows, d]`, or `[touched, d]` if compact.
     """
     partials = np.empty((groups.n_partials, source.shape[1]), source.dtype)
     parallel(
         _sum_pieces, len(groups.pieces), groups.tokens, weights, groups.touched, groups.pieces, compact,
-        *(in_strips(table, len(source)) for table in (source, out, partials)), grain=64,
+        source, out, partials, grain=64,
     )  # fmt: skip
     _sum_partials(groups.hot, groups.touched, partials, out, compact)
     if not compact:
         out[int(groups.touched[-1]) + 1 if len(groups.touched) else 0 :] = 0
-
-
-def in_strips(table: np.ndarray, rows: int) -> np.ndarray:
-    """`[n, d]` seen as `[n, strips, width]`, a strip of `rows` rows being small enough for the second-level cache."""
-    n, d = table.shape
-    fits = max(CACHE_LINE, STRIP // max(rows, 1))
-    width = next((d // parts for parts in range(1, d // CACHE_LINE + 1) if d % parts == 0 and d // parts <= fits), d)
-    return table.reshape(n, d // width, width)
-
-
-@jit
-def _clear_gap(pieces, touched, number, out, strip):
-    """Zero the rows that no pair touches, between the row of this piece and the row before it."""
-    place = pieces[number, 0]
-    if number == 0 or pieces[number - 1, 0] != place:
-        for row in range(0 if place == 0 else touched[place - 1] + 1, touched[place]):
-            for j in range(out.shape[2]):
-                out[row, strip, j] = 0
 
 
 @jit
@@ -145,37 +126,48 @@ def _group(ids, indptr, first, second, n_rows, piece):
 
 
 @jit
+def _clear_gap(touched, pieces, number, out):
+    """Zero the rows that no pair touches, between the row of this piece and the row before it."""
+    place = pieces[number, 0]
+    if number == 0 or pieces[number - 1, 0] != place:
+        for row in range(0 if place == 0 else touched[place - 1] + 1, touched[place]):
+            for j in range(out.shape[1]):
+                out[row, j] = 0
+
+
+@jit
 def _sum_pieces(tokens, weights, touched, pieces, compact, source, out, partials, start, stop):
-    strips, width = source.shape[1:]
-    # A strip of columns at a time: as many as keep the strip of all source rows in the second-level cache, where the
-    # pairs look them up at random. The rows summed are then met once for every strip, in order.
-    for strip in range(strips):
-        for number in range(start, stop):
-            place, begin, end, partial = pieces[number]
-            if not compact:
-                _clear_gap(pieces, touched, number, out, strip)
-            target, row = out, place if compact else touched[place]
-            if partial >= 0:
-                target, row = partials, partial
-            # Four source rows at a time: fewer passes over the target, and four reads in flight. What is missing to
-            # four is the last row again with weight zero.
-            for i in range(begin, end, 4):
-                p1, p2, p3 = min(i + 1, end - 1), min(i + 2, end - 1), min(i + 3, end - 1)
-                t0, t1, t2, t3 = tokens[i], tokens[p1], tokens[p2], tokens[p3]
-                w0 = weights[i]
-                w1 = weights[p1] if p1 == i + 1 else ZERO
-                w2 = weights[p2] if p2 == i + 2 else ZERO
-                w3 = weights[p3] if p3 == i + 3 else ZERO
-                if i == begin:
-                    for j in range(width):
-                        target[row, strip, j] = (
-                            w0 * source[t0, strip, j] + w1 * source[t1, strip, j] + w2 * source[t2, strip, j] + w3 * source[t3, strip, j]
-                        )
-                else:
-                    for j in range(width):
-                        target[row, strip, j] += (
-                            w0 * source[t0, strip, j] + w1 * source[t1, strip, j] + w2 * source[t2, strip, j] + w3 * source[t3, strip, j]
-                        )
+    for number in range(start, stop):
+        # Numbers, not slices or other names of arrays: counting references to an array is an atomic operation.
+        place, begin, end, partial = pieces[number, 0], pieces[number, 1], pieces[number, 2], pieces[number, 3]
+        if not compact:
+            _clear_gap(touched, pieces, number, out)
+        if partial < 0:
+            _sum_pairs(tokens, weights, begin, end, source, out, place if compact else touched[place])
+        else:
+            _sum_pairs(tokens, weights, begin, end, source, partials, partial)
+
+
+@jit
+def _sum_pairs(tokens, weights, begin, end, source, target, row):
+    """target[row] = Σ weights · source[tokens], over pairs [begin, end)."""
+    # Four source rows at a time: fewer passes over the target, and four reads in flight. What is missing to four is
+    # the last row again with weight zero.
+    i = begin
+    while i < end:
+        p1, p2, p3 = min(i + 1, end - 1), min(i + 2, end - 1), min(i + 3, end - 1)
+        t0, t1, t2, t3 = tokens[i], tokens[p1], tokens[p2], tokens[p3]
+        w0 = weights[i]
+        w1 = weights[p1] if p1 == i + 1 else ZERO
+        w2 = weights[p2] if p2 == i + 2 else ZERO
+        w3 = weights[p3] if p3 == i + 3 else ZERO
+        if i == begin:
+            for j in range(source.shape[1]):
+                target[row, j] = w0 * source[t0, j] + w1 * source[t1, j] + w2 * source[t2, j] + w3 * source[t3, j]
+        else:
+            for j in range(source.shape[1]):
+                target[row, j] += w0 * source[t0, j] + w1 * source[t1, j] + w2 * source[t2, j] + w3 * source[t3, j]
+        i += 4
 
 
 @jit

@@ -8,7 +8,9 @@ fork (data loaders) nor, in its other layer, two Python threads calling at once.
 
 from __future__ import annotations
 
+import ctypes
 import itertools
+import mmap
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -25,8 +27,10 @@ from torch import Tensor
 _FAST = {"reassoc", "contract", "nsz", "arcp"}
 
 ZERO = np.float32(0)
+HUGE_PAGE = 2**21  # bytes
 CACHE_LINE = 16  # float32 in a cache line
 
+_advise = ctypes.CDLL(None).madvise if hasattr(mmap, "MADV_HUGEPAGE") else None
 _pools: dict[int, ThreadPoolExecutor] = {}
 os.register_at_fork(after_in_child=_pools.clear)  # a forked child has none of the threads
 
@@ -37,7 +41,7 @@ def jit(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def parallel(kernel: Callable[..., Any], rows: int, *args: Any, grain: int = 16) -> None:
-    """Run `kernel(*args, start, stop)` until every row in [0, rows) was covered once. grain: fewest rows worth a call."""
+    """Run `kernel(*args, start, stop)` until every row in [0, rows) was covered once. grain: fewest rows a call."""
     threads = min(torch.get_num_threads(), -(-rows // grain))
     if threads <= 1:
         if rows:
@@ -60,6 +64,19 @@ def parallel(kernel: Callable[..., Any], rows: int, *args: Any, grain: int = 16)
 def array(tensor: Tensor) -> np.ndarray:
     """The tensor's memory as a C-contiguous array (a copy only where it was not contiguous)."""
     return tensor.detach().contiguous().numpy()
+
+
+def large_empty(*shape: int) -> Tensor:
+    """`torch.empty` in float32, on huge pages where the system grants them.
+
+    A fresh table of 16 MB is 4,096 page faults, which cost more than the kernel that fills it.
+    """
+    tensor = torch.empty(shape, dtype=torch.float32)
+    begin, end = tensor.data_ptr(), tensor.data_ptr() + 4 * tensor.numel()
+    begin, end = -(-begin // HUGE_PAGE) * HUGE_PAGE, end // HUGE_PAGE * HUGE_PAGE
+    if _advise is not None and end > begin:
+        _advise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), mmap.MADV_HUGEPAGE)  # may fail: only a hint
+    return tensor
 
 
 def check_range(indices: Tensor, rows: int) -> None:

@@ -18,16 +18,22 @@ class CorpusConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Literal["installed", "chess", "files"] = "installed"
-    path: Path | None = Field(None, description="files: the folder to read; chess: a PGN file or a folder of them")
-    domains: tuple[str, ...] | None = Field(None, min_length=1, description="which domains; all of them when left out")
-    bytes_per_domain: int = Field(600_000, gt=0, description="text wanted of each domain, all splits together")
-    max_document_bytes: int = Field(4096, ge=64, description="longer texts are cut into excerpts of at most this")
-    shares: tuple[float, float, float] = Field((0.86, 0.04, 0.10), description="train, dev, eval")
-    vocab_size: int = Field(2048, ge=257, description="256 bytes, the end-of-text token, and merges")
-    sequence_length: int = Field(256, ge=2)
-    seed: int = Field(0, ge=0, description="which files are visited first, and which games are played")
+    path: Path | None = Field(
+        default=None, description="files: the folder to read; chess: a PGN file or a folder of them"
+    )
+    domains: tuple[str, ...] | None = Field(
+        default=None, min_length=1, description="which domains; all of them when left out"
+    )
+    bytes_per_domain: int = Field(default=600_000, gt=0, description="text wanted of each domain, all splits together")
+    max_document_bytes: int = Field(
+        default=4096, ge=64, description="longer texts are cut into excerpts of at most this"
+    )
+    shares: tuple[float, float, float] = Field(default=(0.86, 0.04, 0.10), description="train, dev, eval")
+    vocab_size: int = Field(default=2048, ge=257, description="256 bytes, the end-of-text token, and merges")
+    sequence_length: int = Field(default=256, ge=2)
+    seed: int = Field(default=0, ge=0, description="which files are visited first, and which games are played")
     chess_play: Literal["random", "stockfish"] = "random"
-    chess_plies: int = Field(120, ge=20, le=1000, description="generated games stop after so many half-moves")
+    chess_plies: int = Field(default=120, ge=20, le=1000, description="generated games stop after so many half-moves")
 
     @model_validator(mode="after")
     def _consistent(self) -> CorpusConfig:

@@ -23,11 +23,12 @@ log = logging.getLogger(__name__)
 def run(out: Path, rivals: Path | None = None, rounds: int = 7, tiny: bool = False) -> dict[str, list[measure.Row]]:
     """Measure everything and write `table.md` and `table.json` into `out`. tiny: sizes for a test of this command."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    others = Rivals(rivals)
+    others = Rivals(rivals, look=not tiny)
     size = experts.Size(64, 32, 64, 2, 4) if tiny else experts.Size()
     dictionary = dictionaries.Size(64, 16, 64, 4) if tiny else dictionaries.Size()
     with dispatch.recording() as ran:
-        ceilings = measure.ceilings(device)
+        shape = (dictionary.tokens, dictionary.d, dictionary.n)
+        ceilings = measure.ceilings(device, *shape, 2**16 if tiny else 2**26)
         log.info("kernels: bench: %s", ceilings)
         sections = {
             "Rank-1 experts": experts.rank1(size, ceilings, rounds, device),

@@ -99,7 +99,7 @@ def steps(size: Size, ceilings: Ceilings, rivals: Rivals, rounds: int, device: s
         {"SAELens": 4.0, "dictionary-learning": 3.5}, "multiply", flops / ceilings.multiply / 1e6,
         note=f"share: the encoder product alone, the least a step needs; {note}",
     )  # fmt: skip
-    others = {
+    others: dict[str, measure.Work] = {
         "ours": lambda: trainers["topk"].step(x),
         "mutual choice": lambda: trainers["mutual choice"].step(x),
         "feature choice": lambda: trainers["feature choice"].step(x),
@@ -146,8 +146,6 @@ def _curves(size: Size, weights: dict[str, Tensor], x: Tensor, rivals: Rivals, d
         if sae_lens is not None:
             losses["SAELens"].append(float(sae_lens(x)))
     mine = losses.pop("ours")
-    worst = {
-        name: max(abs(a - b) / b for a, b in zip(mine, curve, strict=True)) for name, curve in losses.items()
-    }
+    worst = {name: max(abs(a - b) / b for a, b in zip(mine, curve, strict=True)) for name, curve in losses.items()}
     text = ", ".join(f"{name} differs by at most {value:.1e}" for name, value in worst.items())
     return f"{mine[0]:.3f} to {mine[-1]:.3f} in ten steps, {text} (relative)"

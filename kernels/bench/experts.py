@@ -41,24 +41,30 @@ def rank1(size: Size, ceilings: Ceilings, rounds: int, device: str) -> list[Row]
     """Forward + backward against gather-and-einsum and gather + embedding_bag; and the peak memory of each."""
     inputs = _inputs(size, device)
     works = {
-        "ours": _forward_backward(lambda *a: rank1_experts(*a, "relu"), inputs),
+        "ours": _forward_backward(_ours, inputs),
         "embedding_bag": _forward_backward(_gather_and_bag, inputs),
-        "reference": _forward_backward(lambda *a: reference.rank1_experts(*a, "relu"), inputs),
+        "reference": _forward_backward(_reference, inputs),
     }
     works["ours"]()
     memory = {name: measure.extra_memory(work) for name, work in works.items()}
     # Read u once and, where relu lets half of the slots through, v forward, u and v backward; write both gradients.
     moved = 4 * size.d * (size.tokens * size.slots * (1 + 3 * 0.5) + 2 * size.n_experts + 4 * size.tokens)
     small = _inputs(Size(64, 64, 400, 2, 8), device)
-    ours = _gradients(lambda *a: rank1_experts(*a, "relu"), small, torch.float32)
-    truth = _gradients(lambda *a: reference.rank1_experts(*a, "relu"), small, torch.float64)
+    ours = _gradients(_ours, small, torch.float32)
+    truth = _gradients(_reference, small, torch.float64)
     note = "; ".join(f"peak extra memory {name} {mb:.0f} MB" for name, mb in memory.items() if mb is not None)
     return [
         measure.row(
-            f"rank-1 experts fwd+bwd, {size.tokens} tokens, d {size.d}, {size.n_experts} experts, {size.slots} active, relu",
-            works, rounds, {"reference": 15.0, "embedding_bag": 8.0}, "copy", moved / ceilings.copy / 1e6,
-            relative_error(ours, truth), f"{moved / 1e6:.0f} MB must move if no row stays in cache; {note}",
-        )  # fmt: skip
+            f"rank-1 experts fwd+bwd, relu, {size.tokens} tokens, d {size.d}, {size.n_experts} experts, "
+            f"{size.slots} active",
+            works,
+            rounds,
+            {"reference": 15.0, "embedding_bag": 8.0},
+            "copy",
+            moved / ceilings.copy / 1e6,
+            relative_error(ours, truth),
+            f"{moved / 1e6:.0f} MB must move if no row stays in cache; {note}",
+        )
     ]
 
 
@@ -106,20 +112,21 @@ def scaling(rounds: int, device: str, largest: int = 10) -> tuple[list[Row], str
         inputs = _inputs(size, device)
         works = {
             "search": lambda q=q, keys=keys, k=size.k: search(q[0], q[1], keys[0], keys[1], k),
-            "experts": _forward_backward(lambda *a: rank1_experts(*a, "relu", sparse_gradients=True), inputs),
+            "experts": _forward_backward(_ours_sparse, inputs),
         }
         times = interleaved(works, rounds)
         for name, kept in (("search", search_ms), ("experts", expert_ms)):
             ms = statistics.median(times[name])
             kept.append(ms)
             tables = f"tables of {2 * 4 * size.d * size.n_experts / 1e6:.0f} MB" if name == "experts" else ""
-            rows.append(
-                Row(f"{name}, 2^{2 * power} experts, µs per token", ms / size.tokens * 1e3, _quartiles(times[name], size.tokens),
-                    note=tables)
-            )  # fmt: skip
+            each = 1e3 / size.tokens
+            low, _, high = statistics.quantiles(times[name], n=4) if rounds > 1 else [ms] * 3
+            what = f"{name}, 2^{2 * power} experts, µs (not ms) per token"
+            rows.append(Row(what, ms * each, (low * each, high * each), note=tables))
     growth = 2.0 ** (powers[-1] - powers[0])
     summary = (
-        f"From 2^14 to 2^{2 * powers[-1]} experts search grows {search_ms[-1] / search_ms[0]:.2f}× (√N grows {growth:.0f}×), "
+        f"From 2^14 to 2^{2 * powers[-1]} experts search grows {search_ms[-1] / search_ms[0]:.2f}× (√N grows "
+        f"{growth:.0f}×), "
         f"experts {expert_ms[-1] / expert_ms[0]:.2f}× (target: below 3.5×)."
     )
     return rows, summary
@@ -140,8 +147,8 @@ def pools(rounds: int, device: str) -> tuple[list[Row], str]:
             indices = torch.rand(tokens, visits, experts, device=device).topk(k).indices
             gates = torch.rand(tokens, visits, k, device=device)
             inputs = (x, u, v, where, indices, gates)
-            gather = _forward_backward(lambda *a: pooled_experts(*a, "relu"), inputs)
-            dense = _forward_backward(lambda *a: dense_pools(*a, "relu"), inputs)
+            gather = _forward_backward(_gathered_pools, inputs)
+            dense = _forward_backward(_dense_pools, inputs)
             try:
                 package.DENSE_BELOW[device] = 0.0
                 row = measure.row(f"pools of {experts}, {k} active: gather", {"ours": gather, "dense": dense}, rounds)
@@ -160,6 +167,26 @@ def _inputs(size: Size, device: str) -> tuple[Tensor, ...]:
     indices = torch.randint(0, size.n_experts, (size.tokens, size.slots), generator=g, device=device)
     u, v = (draw(size.n_experts, size.d) for _ in range(2))
     return draw(size.tokens, size.d), u.div_(size.d**0.5), v, indices, draw(size.tokens, size.slots).abs()
+
+
+def _ours(x: Tensor, u: Tensor, v: Tensor, indices: Tensor, gates: Tensor) -> Tensor:
+    return rank1_experts(x, u, v, indices, gates, "relu")
+
+
+def _ours_sparse(x: Tensor, u: Tensor, v: Tensor, indices: Tensor, gates: Tensor) -> Tensor:
+    return rank1_experts(x, u, v, indices, gates, "relu", sparse_gradients=True)
+
+
+def _reference(x: Tensor, u: Tensor, v: Tensor, indices: Tensor, gates: Tensor) -> Tensor:
+    return reference.rank1_experts(x, u, v, indices, gates, "relu")
+
+
+def _gathered_pools(x: Tensor, u: Tensor, v: Tensor, where: Tensor, indices: Tensor, gates: Tensor) -> Tensor:
+    return pooled_experts(x, u, v, where, indices, gates, "relu")
+
+
+def _dense_pools(x: Tensor, u: Tensor, v: Tensor, where: Tensor, indices: Tensor, gates: Tensor) -> Tensor:
+    return dense_pools(x, u, v, where, indices, gates, "relu")
 
 
 def _gather_and_bag(x: Tensor, u: Tensor, v: Tensor, indices: Tensor, gates: Tensor) -> Tensor:
@@ -189,8 +216,3 @@ def _step(layer: torch.nn.Module, x: Tensor) -> None:
     layer.zero_grad(set_to_none=True)
     out = layer(x)
     out.backward(torch.ones_like(out))
-
-
-def _quartiles(times: list[float], tokens: int) -> tuple[float, float]:
-    low, _, high = statistics.quantiles(times, n=4) if len(times) > 1 else times * 3
-    return low / tokens * 1e3, high / tokens * 1e3

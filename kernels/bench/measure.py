@@ -42,18 +42,18 @@ class Ceilings:
     multiply: float  # GFLOP/s of a float32 product
 
 
-def ceilings(device: str) -> Ceilings:
-    """Copy bandwidth of 256 MB, and the float32 product of the dictionary's encoder (4,096 × 256 × 8,192)."""
-    source = torch.ones(2**26, device=device)
+def ceilings(device: str, tokens: int, d: int, n: int, copied: int = 2**26) -> Ceilings:
+    """Copy bandwidth (256 MB), and the float32 product of a dictionary's encoder, tokens × d × n."""
+    source = torch.ones(copied, device=device)
     target = torch.empty_like(source)
-    a, b = torch.randn(4096, 256, device=device), torch.randn(256, 8192, device=device)
-    out = torch.empty(4096, 8192, device=device)
+    a, b = torch.randn(tokens, d, device=device), torch.randn(d, n, device=device)
+    out = torch.empty(tokens, n, device=device)
     times = interleaved({"copy": lambda: target.copy_(source), "multiply": lambda: torch.mm(a, b, out=out)}, 9)
     # The best, not the median: a ceiling is what the machine does when nobody disturbs it.
     copy, multiply = (min(times[name]) / 1e3 for name in ("copy", "multiply"))
     name = torch.cuda.get_device_name() if device == "cuda" else _processor()
-    flops = 2 * 4096 * 256 * 8192
-    return Ceilings(name, torch.get_num_threads(), 2 * 2**28 / copy / 1e9, flops / multiply / 1e9)
+    flops = 2 * tokens * d * n
+    return Ceilings(name, torch.get_num_threads(), 2 * 4 * copied / copy / 1e9, flops / multiply / 1e9)
 
 
 def interleaved(works: dict[str, Work], rounds: int) -> dict[str, list[float]]:

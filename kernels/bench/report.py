@@ -18,9 +18,7 @@ def write(out: Path, ceilings: Ceilings, sections: dict[str, list[Row]], remarks
     document = {
         "machine": asdict(ceilings) | {"torch": torch.__version__, "python": platform.python_version()},
         "remarks": remarks,
-        "sections": {
-            name: [asdict(row) | {"ratios": row.ratios()} for row in rows] for name, rows in sections.items()
-        },
+        "sections": {name: [asdict(row) | {"ratios": row.ratios()} for row in rows] for name, rows in sections.items()},
     }
     (out / "table.json").write_text(json.dumps(document, indent=1) + "\n")
     (out / "table.md").write_text(markdown(ceilings, sections, remarks))
@@ -37,7 +35,12 @@ def markdown(ceilings: Ceilings, sections: dict[str, list[Row]], remarks: list[s
         "",
     ]
     for name, rows in sections.items():
-        lines += [f"## {name}", "", "| what | ours, ms | against | share of ceiling | error | note |", "|---|---|---|---|---|---|"]
+        lines += [
+            f"## {name}",
+            "",
+            "| what | ours, ms | against | share of ceiling | error | note |",
+            "|---|---|---|---|---|---|",
+        ]
         lines += [_line(row) for row in rows]
         lines.append("")
     return "\n".join([*lines, *(f"- {remark}" for remark in remarks), ""])

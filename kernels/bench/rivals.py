@@ -1,7 +1,7 @@
 """Other people's implementations, where they are installed. None of them is needed.
 
-`peer-pytorch` (with einx, frozendict) and `dictionary-learning` can lie in a folder of their own (`pip install --no-deps
---target DIR`), given by `--rivals DIR`; SAELens is taken from the environment.
+`peer-pytorch` (with einx, frozendict) and `dictionary-learning` can lie in a folder of their own, given by
+`--rivals DIR` (`pip install --no-deps --target DIR …`); SAELens is taken from the environment.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ Step = Callable[[Tensor], Any]
 
 
 class Rivals:
-    """Builders that give None, and log why, where the package is missing."""
+    """Builders that give None, and log why, where the package is missing. look: False finds none."""
 
-    def __init__(self, folder: Path | None = None) -> None:
+    def __init__(self, folder: Path | None = None, look: bool = True) -> None:
+        self.look = look
         if folder is not None:
             sys.path.append(str(folder))
 
@@ -68,7 +69,7 @@ class Rivals:
 
     def dictionary_learning_step(self, d: int, n: int, k: int) -> Step | None:
         """Its own TopK trainer's `update`."""
-        if importlib.util.find_spec("nnsight") is None:
+        if self.look and importlib.util.find_spec("nnsight") is None:
             # It imports nnsight to collect activations, which the training step does not use.
             sys.modules.setdefault("nnsight", types.ModuleType("nnsight")).__dict__.setdefault("LanguageModel", object)
         if self._package("dictionary_learning") is None:
@@ -81,6 +82,8 @@ class Rivals:
         return lambda x: trainer.update(next(counter), x)
 
     def _package(self, name: str) -> types.ModuleType | None:
+        if not self.look:
+            return None
         try:
             return importlib.import_module(name)
         except ImportError as error:

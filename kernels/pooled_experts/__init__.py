@@ -32,7 +32,7 @@ def pooled_experts(
     in [0, experts), within the pool of the visit; gates `[tokens, visits, k]`; activation as in `rank1_experts`.
     Differentiable in x, u, v and gates.
     """
-    n_pools, experts, d = u.shape
+    experts, d = u.shape[1:]
     if dispatch.choose("pooled_experts", x.device.type, x.dtype) == "reference":
         return reference.pooled_experts(x, u, v, pools, indices, gates, activation)
     if prefers_dense(experts, indices.shape[2], x.device.type):

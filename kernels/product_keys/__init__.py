@@ -36,9 +36,7 @@ def search(q1: Tensor, q2: Tensor, keys1: Tensor, keys2: Tensor, k: int) -> tupl
 
 
 @torch.library.custom_op("harness::product_keys", mutates_args=())
-def _search(
-    q1: Tensor, q2: Tensor, keys1: Tensor, keys2: Tensor, k: int, implementation: str
-) -> tuple[Tensor, Tensor]:
+def _search(q1: Tensor, q2: Tensor, keys1: Tensor, keys2: Tensor, k: int, implementation: str) -> tuple[Tensor, Tensor]:
     tokens, heads, _ = q1.shape
     n = keys1.shape[1]
     scores, pairs = dispatch.load(__name__, implementation).best(

@@ -1,4 +1,7 @@
-"""Product-key search on CPU (numba, float32): best k of each half, then the pairs that can win."""
+"""Product-key search on CPU (numba, float32): best k of each half, then the pairs that can win.
+
+Meant for the k of retrieval (up to about 64): the best are kept in order while reading.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import torch
 from torch import Tensor
 
 from kernels.product_keys import reference
-from kernels.selection.cpu import LAST, key_of, select, top, unpack
+from kernels.selection.cpu import LAST, NOTHING, insert, key_of, rank, unpack
 from kernels.threads import array, jit, parallel
 
 
@@ -25,38 +28,25 @@ def best(scores1: Tensor, scores2: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 @jit
-def _ranked(bits, k, maxima, packs, out):
-    """out = indices of the k largest of `bits`, best first."""
-    top(bits, k, maxima, packs)
-    front = packs[:k]
-    front.sort()
-    for i in range(k):
-        out[i] = unpack(front[k - 1 - i])[1]
-
-
-@jit
 def _best(scores1, scores2, bits1, bits2, k, values, pairs, start, stop):
     n = scores1.shape[1]
     half = min(k, n)
-    maxima, packs = np.empty(n, np.int32), np.empty(max(n, k * half) + 1, np.int64)
+    maxima, packs, best = np.empty(n, np.int32), np.empty(max(n, k * half), np.int64), np.empty(k, np.int64)
     first, second = np.empty(half, np.int64), np.empty(half, np.int64)
-    total = np.empty(k * half, np.float32)
+    total = np.empty(1, np.float32)
     bits = total.view(np.int32)
     for row in range(start, stop):
-        _ranked(bits1[row], half, maxima, packs, first)
-        _ranked(bits2[row], half, maxima, packs, second)
-        found = 0
+        rank(bits1[row], first, maxima, packs)
+        rank(bits2[row], second, maxima, packs)
+        best[:] = NOTHING
         for a in range(half):
+            i = unpack(first[a])[1]
             # Every pair of ranks (a', b') <= (a, b) is at least as good: (a + 1)(b + 1) of them.
             for b in range(min(half, k // (a + 1))):
-                total[found] = scores1[row, first[a]] + scores2[row, second[b]]
-                pair = first[a] * n + second[b]
-                packs[found] = (np.int64(key_of(bits[found])) << 32) | (LAST - pair)
-                found += 1
-        select(packs, found, k)
-        front = packs[:k]
-        front.sort()
-        for i in range(k):
-            key, pair = unpack(front[k - 1 - i])
-            values[row, i] = key_of(key)
-            pairs[row, i] = pair
+                j = unpack(second[b])[1]
+                total[0] = scores1[row, i] + scores2[row, j]
+                insert(best, (np.int64(key_of(bits[0])) << 32) | (LAST - (i * n + j)))
+        for c in range(k):
+            key, pair = unpack(best[c])
+            values[row, c] = key_of(key)
+            pairs[row, c] = pair

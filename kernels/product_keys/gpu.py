@@ -26,7 +26,19 @@ def best(scores1: Tensor, scores2: Tensor, k: int) -> tuple[Tensor, Tensor]:
     pairs = torch.empty(rows, k, dtype=torch.long, device=scores1.device)
     if rows:
         _best[(rows,)](
-            top1, top2, first, second, a, b, scores, pairs, half, n, k, len(ranks), SIZE=triton.next_power_of_2(len(ranks))
+            top1,
+            top2,
+            first,
+            second,
+            a,
+            b,
+            scores,
+            pairs,
+            half,
+            n,
+            k,
+            len(ranks),
+            SIZE=triton.next_power_of_2(len(ranks)),
         )
     return scores, pairs
 

@@ -19,7 +19,7 @@ def search(q1: Tensor, q2: Tensor, keys1: Tensor, keys2: Tensor, k: int) -> tupl
 
 
 def best(scores1: Tensor, scores2: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k largest sums of two halves `[rows, n]` from the best of each half: what the fast ones do, in plain torch."""
+    """The k largest sums of two halves `[rows, n]` from the best of each half: what the fast ones do, plainly."""
     rows, n = scores1.shape
     half = min(k, n)
     top1, i = scores1.sort(dim=1, descending=True, stable=True)

@@ -38,7 +38,7 @@ def rank1_experts(
 
 
 def coefficients(x: Tensor, u: Tensor, indices: Tensor, gates: Tensor, activation: str) -> Tensor:
-    """What multiplies each expert's v: gates · act(u[indices]ᵀ x), `[tokens, slots]`. Arguments as in `rank1_experts`."""
+    """What multiplies each expert's v: gates · act(u[indices]ᵀ x), `[tokens, slots]`. See `rank1_experts`."""
     implementation = _choose("rank1_coefficients", x, activation)
     if implementation == "reference":
         from kernels.rank1_experts import reference
@@ -158,8 +158,8 @@ def _sparse_rows(rows: Tensor, values: Tensor, table: Tensor) -> Tensor:
     return torch.sparse_coo_tensor(rows[None], values, table.shape, is_coalesced=True, check_invariants=False)
 
 
-# Counted as if every slot were active, which is what the reference computes: two products of tokens × slots × d forward,
-# four backward. Table gradients of frozen tables are counted too.
+# Counted as if every slot were active, which is what the reference computes: two products of tokens × slots × d
+# forward, four backward. Table gradients of frozen tables are counted too.
 @register_flop_formula(torch.ops.harness.rank1_experts)
 def _(x_shape, u_shape, v_shape, indices_shape, *_args, **_kwargs) -> int:
     return 4 * indices_shape[0] * indices_shape[1] * x_shape[1]

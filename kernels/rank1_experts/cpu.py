@@ -15,7 +15,7 @@ from torch import Tensor
 
 from kernels import segments
 from kernels.rows import add_rows, dots, fetch_rows
-from kernels.threads import ZERO, array, check_range, jit, parallel
+from kernels.threads import ZERO, array, check_range, jit, large_empty, parallel
 
 ONE, HALF, ROOT_HALF = np.float32(1), np.float32(0.5), np.float32(math.sqrt(0.5))
 NORMAL = np.float32(1 / math.sqrt(2 * math.pi))  # the standard normal density at 0
@@ -42,7 +42,15 @@ def coefficients(x: Tensor, u: Tensor, indices: Tensor, gates: Tensor, activatio
 
 
 def backward(
-    dy: Tensor, x: Tensor, u: Tensor, v: Tensor, indices: Tensor, gates: Tensor, h: Tensor, activation: str, compact: bool
+    dy: Tensor,
+    x: Tensor,
+    u: Tensor,
+    v: Tensor,
+    indices: Tensor,
+    gates: Tensor,
+    h: Tensor,
+    activation: str,
+    compact: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """(dx, dgates, experts touched, du, dv); du and dv `[n_experts, d]`, or `[touched, d]` if compact."""
     dx = torch.empty_like(dy, memory_format=torch.contiguous_format)
@@ -53,7 +61,7 @@ def backward(
     )  # fmt: skip
     groups = segments.group(array(indices), indices.shape[1], array(dh), array(c), len(u))
     rows = len(groups.touched) if compact else len(u)
-    du, dv = (torch.empty(rows, x.shape[1], dtype=x.dtype) for _ in range(2))
+    du, dv = (large_empty(rows, x.shape[1]) for _ in range(2))
     segments.sum_rows(groups, groups.first, array(x), array(du), compact)
     segments.sum_rows(groups, groups.second, array(dy), array(dv), compact)
     return dx, dgates, torch.from_numpy(groups.touched), du, dv
@@ -70,14 +78,14 @@ def backward_coefficients(
         KINDS[activation], array(dx), array(dgates), array(dh),
     )  # fmt: skip
     groups = segments.group(array(indices), indices.shape[1], array(dh), array(dh), len(u))
-    du = torch.empty(len(groups.touched) if compact else len(u), x.shape[1], dtype=x.dtype)
+    du = large_empty(len(groups.touched) if compact else len(u), x.shape[1])
     segments.sum_rows(groups, groups.first, array(x), array(du), compact)
     return dx, dgates, torch.from_numpy(groups.touched), du
 
 
 @jit
 def _activation(h, kind, act, slope):
-    """act and its derivative at every element of the row h. One loop for each kind, so that each becomes vector code."""
+    """act and its derivative at every element of the row h. One loop a kind, so that each becomes vector code."""
     if kind == 0:
         for s in range(h.shape[0]):
             act[s] = ZERO if h[s] < 0 else h[s]  # so written, NaN passes through

@@ -42,7 +42,15 @@ def coefficients(x: Tensor, u: Tensor, indices: Tensor, gates: Tensor, activatio
 
 
 def backward(
-    dy: Tensor, x: Tensor, u: Tensor, v: Tensor, indices: Tensor, gates: Tensor, h: Tensor, activation: str, compact: bool
+    dy: Tensor,
+    x: Tensor,
+    u: Tensor,
+    v: Tensor,
+    indices: Tensor,
+    gates: Tensor,
+    h: Tensor,
+    activation: str,
+    compact: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """(dx, dgates, experts touched, du, dv); du and dv `[n_experts, d]`, or `[touched, d]` if compact."""
     dx, dgates, dh, c = _backward_of_tokens(dy, u, v, indices, gates, h, activation, True)

@@ -25,7 +25,7 @@ def topk(a: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def batch_topk(a: Tensor, m: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The m largest of all entries of `a` `[rows, n]`, as compressed rows: (indptr `[rows + 1]`, columns, values `[m]`).
+    """The m largest of all entries of `a` `[rows, n]` as compressed rows: (indptr `[rows + 1]`, columns, values).
 
     Columns ascend within a row. Raises ValueError unless 0 <= m <= rows · n.
     """

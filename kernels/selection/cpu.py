@@ -15,6 +15,8 @@ from kernels.threads import array, jit, parallel
 LAST = np.int64(0x7FFFFFFF)
 LOW, HIGH = np.int32(-(2**31)), np.int32(2**31 - 1)
 HEIGHT = 16  # rows in a block
+INSERT_BELOW = 64  # so many are kept in order while reading; more are selected first
+NOTHING = np.int64(-(2**63))
 
 
 def topk(a: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -71,9 +73,7 @@ def _maxima(bits: np.ndarray) -> np.ndarray:
     return maxima
 
 
-def _candidates(
-    bits: np.ndarray, maxima: np.ndarray, bounds: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _candidates(bits: np.ndarray, maxima: np.ndarray, bounds: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Entries that reach the bound of their column, in flat order: offsets of the rows, keys, columns.
 
     bounds are positive floats' bits, or LOW, which everything reaches.
@@ -138,14 +138,36 @@ def select(items, n, k):
 
 
 @jit
-def top(bits, k, maxima, packs):
-    """Put the k largest of `bits` as packs (key, lower index first) at the front of `packs`, in no order."""
-    n = bits.shape[0]
-    blocks = 8 * k
-    if 4 * blocks > n:
+def insert(best, pack):
+    """Put `pack` in its place among `best`, which descends; the last one drops out."""
+    j = best.shape[0] - 1
+    if pack > best[j]:
+        while j > 0 and best[j - 1] < pack:
+            best[j] = best[j - 1]
+            j -= 1
+        best[j] = pack
+
+
+@jit
+def rank(bits, best, maxima, packs):
+    """best = the largest of `bits` as packs (key, lower index first), descending; as many as `best` has room for.
+
+    maxima, packs: room for as many as there are `bits`.
+    """
+    n, k = bits.shape[0], best.shape[0]
+    if k > INSERT_BELOW:
         for i in range(n):
             packs[i] = (np.int64(key_of(bits[i])) << 32) | (LAST - i)
         select(packs, n, k)
+        front = packs[:k]
+        front.sort()
+        best[:] = front[::-1]
+        return
+    best[:] = NOTHING
+    blocks = 8 * k
+    if 4 * blocks > n:
+        for i in range(n):
+            insert(best, (np.int64(key_of(bits[i])) << 32) | (LAST - i))
         return
     # One entry of each block (every blocks-th entry): the k-th largest of those is a bound that at least k entries
     # reach, and few more. It is the largest of the block, unless all are negative.
@@ -157,31 +179,25 @@ def top(bits, k, maxima, packs):
     for i in range(n - n % blocks, n):
         maxima[i % blocks] = max(maxima[i % blocks], bits[i])
     for block in range(blocks):
-        packs[block] = (np.int64(key_of(maxima[block])) << 32) | block
-    select(packs, blocks, k)
-    bound = packs[0] >> 32
-    for i in range(1, k):
-        bound = min(bound, packs[i] >> 32)
-    found = 0
+        insert(best, (np.int64(key_of(maxima[block])) << 32) | block)
+    bound = best[k - 1] >> 32
+    best[:] = NOTHING
     for block in range(blocks):
         if key_of(maxima[block]) >= bound or (maxima[block] < 0 and bound < 0):
             for i in range(block, n, blocks):
-                key = key_of(bits[i])
-                packs[found] = (np.int64(key) << 32) | (LAST - i)
-                found += key >= bound
-    select(packs, found, k)
+                key = np.int64(key_of(bits[i]))
+                if key >= bound:
+                    insert(best, (key << 32) | (LAST - i))
 
 
 @jit
 def _topk_rows(bits, k, values, indices, start, stop):
     n = bits.shape[1]
-    maxima, packs = np.empty(n, np.int32), np.empty(n + 1, np.int64)
+    maxima, packs, best = np.empty(n, np.int32), np.empty(n, np.int64), np.empty(k, np.int64)
     for row in range(start, stop):
-        top(bits[row], k, maxima, packs)
-        front = packs[:k]
-        front.sort()
+        rank(bits[row], best, maxima, packs)
         for i in range(k):
-            key, index = unpack(front[k - 1 - i])
+            key, index = unpack(best[i])
             values[row, i] = key_of(key)
             indices[row, i] = index
 

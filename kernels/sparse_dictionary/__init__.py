@@ -106,7 +106,7 @@ def decode_rows(indptr: Tensor, units: Tensor, values: Tensor, w_dec: Tensor) ->
 
 
 def decode_slots(units: Tensor, values: Tensor, w_dec: Tensor) -> Tensor:
-    """`decode` of a fixed number of slots per token: units and values `[tokens, slots]`. A unit may stand in several."""
+    """`decode` of a fixed number of slots per token, `[tokens, slots]`. A unit may stand in several of them."""
     return decode_rows(_slots_indptr(units), units.flatten(), values.flatten(), w_dec)
 
 
@@ -158,7 +158,8 @@ def _decode_setup(ctx, inputs, output):
 
 def _decode_gradients(ctx, dy):
     table = ctx.needs_input_grad[3]
-    dvalues, dw_dec = _decode_backward(dy, *ctx.saved_tensors, table, ctx.implementation)
+    indptr, units, values, w_dec = ctx.saved_tensors
+    dvalues, dw_dec = _decode_backward(dy, indptr, units, values, w_dec, table, ctx.implementation)
     return None, None, dvalues, dw_dec if table else None, None
 
 
@@ -204,7 +205,8 @@ def _entries_setup(ctx, inputs, output):
 
 def _entries_gradients(ctx, dvalues):
     wants_x = ctx.needs_input_grad[0]
-    dx, dw, db = _entries_backward(dvalues, *ctx.saved_tensors, wants_x, ctx.implementation)
+    x, w_enc, indptr, units = ctx.saved_tensors
+    dx, dw, db = _entries_backward(dvalues, x, w_enc, indptr, units, wants_x, ctx.implementation)
     return dx if wants_x else None, dw.t(), db, None, None, None, None
 
 

@@ -22,7 +22,7 @@ Run = Callable[..., dict[str, Tensor]]
 
 @pytest.fixture(scope="session")
 def outputs_and_gradients() -> Run:
-    """run(op, inputs by name, dtype) -> outputs and, for a fixed random cotangent, the gradient of every float input."""
+    """run(op, inputs by name, dtype) -> output and, for a fixed cotangent, the gradient of every float input."""
 
     def run(op: Callable[..., Tensor], inputs: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
         leaves = {

@@ -32,7 +32,9 @@ def test_both_ways_equal_the_float64_reference_in_every_gradient(
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(package.DENSE_BELOW, "cpu", 1e9 if dense else 0.0)
         fast = outputs_and_gradients(lambda **g: pooled_experts(**g, activation=activation), given_, torch.float32)
-    slow = outputs_and_gradients(lambda **g: reference.pooled_experts(**g, activation=activation), given_, torch.float64)
+    slow = outputs_and_gradients(
+        lambda **g: reference.pooled_experts(**g, activation=activation), given_, torch.float64
+    )
     assert_same(fast, slow)
 
 
@@ -54,5 +56,6 @@ def test_reference_passes_gradcheck():
     given_ = inputs(2, 3, 2, 3, 2, 2)
     leaves = [given_[name].requires_grad_() for name in ("x", "u", "v", "gates")]
     assert torch.autograd.gradcheck(
-        lambda x, u, v, gates: reference.pooled_experts(x, u, v, given_["pools"], given_["indices"], gates, "silu"), leaves
+        lambda x, u, v, gates: reference.pooled_experts(x, u, v, given_["pools"], given_["indices"], gates, "silu"),
+        leaves,
     )

@@ -22,7 +22,8 @@ def inputs(tokens, heads, n, d, shared, seed, whole_numbers=False):
 
 cases = {
     "tokens": st.sampled_from([0, 1, 6]), "heads": st.sampled_from([1, 3]), "n": st.sampled_from([1, 2, 7, 40]),
-    "d": st.sampled_from([1, 5]), "shared": st.booleans(), "k": st.sampled_from([1, 3, 16, 64]), "seed": st.integers(0, 99),
+    "d": st.sampled_from([1, 5]), "shared": st.booleans(), "k": st.sampled_from([1, 3, 16, 64]),
+    "seed": st.integers(0, 99),
 }  # fmt: skip
 
 

@@ -1,0 +1,202 @@
+"""`harness run smoke` as a person runs it: a process of its own, a store of its own, real text."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import jsonschema
+import pytest
+import torch
+
+from harness import table
+from harness.config import load
+from harness.corpus.build import load as load_corpus
+from harness.decomposition import System
+from harness.dictionary_training import load_dictionaries
+from harness.plan import Numerics, Plan, make_plan
+
+SYSTEMS = ["unigram", "bigram", "kneser_ney", "dense", "dense+topk", "peer"]
+
+
+@dataclass(frozen=True)
+class Ran:
+    store: Path
+    out: Path
+    stdout: str
+    stderr: str
+
+
+def harness(*arguments: str, store: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "HARNESS_STORE": str(store), "OMP_NUM_THREADS": "1"}
+    environment.pop("MLFLOW_TRACKING_URI", None)
+    command = [sys.executable, "-m", "harness.cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=check, timeout=500)
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    folder = tmp_path_factory.mktemp("smoke")
+    done = harness("run", "smoke", "--out", str(folder / "out"), store=folder / "store")
+    return Ran(folder / "store", folder / "out", done.stdout, done.stderr)
+
+
+def plan() -> Plan:
+    return make_plan(load("smoke"), Numerics("cpu", "float32", 1))
+
+
+def test_the_table_has_every_system_and_follows_its_schema(ran: Ran) -> None:
+    found = json.loads((ran.out / "table.json").read_text())
+    jsonschema.validate(found, json.loads(table.SCHEMA_PATH.read_text()))
+    assert [row["system"] for row in found["rows"]] == SYSTEMS
+    for row in found["rows"]:
+        bits = row["metrics"]["loss/bits_per_byte"]
+        assert bits["low"] <= bits["value"] <= bits["high"]
+        assert bits["seeds"] == [bits["value"]]
+    by_name = {row["system"]: row for row in found["rows"]}
+    assert by_name["dense"]["metrics"]["loss/bits_per_byte"] == by_name["dense+topk"]["metrics"]["loss/bits_per_byte"]
+    assert by_name["dense"]["not_applicable"]["loss/recovered"].startswith("by construction")
+
+
+def test_every_row_names_the_kernels_that_ran_and_the_stages_it_comes_from(ran: Ran) -> None:
+    for row in table.read(ran.out).rows:
+        stages = row.provenance.stages
+        assert "corpus/0" in stages
+        if row.kind != "reference":
+            assert set(row.provenance.kernels.values()) <= {"reference", "cpu", "gpu"}
+            assert row.provenance.kernels
+            assert {"subject/0", "codes/0", "loss/0"} <= set(stages)
+
+
+def test_figures_config_and_texts_lie_beside_the_table(ran: Ran) -> None:
+    figures = list((ran.out / "figures").glob("*.png"))
+    assert len(figures) >= 3
+    assert all(2_000 < figure.stat().st_size < 200_000 for figure in figures)
+    with open(ran.out / "table.csv") as file:
+        assert [row["system"] for row in csv.DictReader(file)] == SYSTEMS
+    assert "# smoke" in (ran.out / "table.md").read_text()
+    assert load(str(ran.out / "experiment.yaml")).systems == load("smoke").systems
+
+
+def test_a_second_run_trains_nothing_and_gives_the_same_table(ran: Ran, tmp_path: Path) -> None:
+    again = harness("run", "smoke", "--out", str(tmp_path / "out"), store=ran.store)
+    assert "subject dense" not in again.stderr
+    # The timings too: they are the stored ones.
+    assert table.read(tmp_path / "out").rows == table.read(ran.out).rows
+
+
+def test_the_same_seed_gives_the_same_table_to_the_last_digit(ran: Ran, tmp_path: Path) -> None:
+    harness("run", "smoke", "--set", "tracking=off", "--out", str(tmp_path / "out"), store=tmp_path / "store")
+    one, two = table.read(ran.out).without_timing(), table.read(tmp_path / "out").without_timing()
+    assert one.rows == two.rows
+    assert one.differences == two.differences
+    assert one.provenance.corpus_hash == two.provenance.corpus_hash
+
+
+def test_mlflow_has_a_parent_run_and_a_child_for_each_system_with_params_curves_and_figures(ran: Ran) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{ran.store / 'mlflow' / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("smoke")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    children = [run for run in runs if run.data.tags.get("mlflow.parentRunId")]
+    (parent,) = [run for run in runs if not run.data.tags.get("mlflow.parentRunId")]
+    newest = [run for run in children if run.data.tags["mlflow.parentRunId"] == parent.info.run_id]
+    assert sorted(run.data.params["system"] for run in newest) == sorted(SYSTEMS)
+    assert all(run.info.status == "FINISHED" for run in runs)
+    dense = next(run for run in newest if run.data.params["system"] == "dense")
+    losses = client.get_metric_history(dense.info.run_id, "train/loss")
+    assert [point.step for point in losses] == sorted({point.step for point in losses})
+    assert len(losses) > 3
+    of_table = {row.system: row for row in table.read(ran.out).rows}["dense"].metrics["loss/bits_per_byte"].value
+    assert dense.data.metrics["loss/bits_per_byte"] == pytest.approx(of_table)
+    artifacts = [item.path for item in client.list_artifacts(parent.info.run_id)]
+    assert {"table.json", "table.md", "figures"} <= set(artifacts)
+
+
+def test_explained_variance_l0_and_spliced_loss_agree_with_saelens(ran: Ran) -> None:
+    """The same numbers from SAELens' own loading, encoding and explained variance, on the same activations."""
+    from sae_lens import SAE
+    from sae_lens.evals import ExplainedVarianceCalculator
+    from transformers import AutoModelForCausalLM
+
+    run = next(run for run in plan().runs if run.spec.name == "dense+topk")
+    corpus = load_corpus(ran.store / plan().corpus.folder)
+    model = AutoModelForCausalLM.from_pretrained(ran.store / run.subject.folder / "model").eval()
+    assert run.dictionary is not None
+    assert run.spec.dictionary is not None
+    folder = ran.store / run.dictionary.folder
+    theirs = {site: SAE.load_from_disk(folder / str(site)) for site in run.spec.dictionary.sites}
+    ours = System("", model, load_dictionaries(folder, run.spec.dictionary.sites, "cpu"))
+    total = min(run_sequences := load("smoke").evaluation.sequences, len(corpus.eval))
+    batch = corpus.eval.batch(torch.arange(total))
+    assert run_sequences >= total
+
+    variance = {site: ExplainedVarianceCalculator() for site in theirs}
+    fired = dict.fromkeys(theirs, 0.0)
+
+    def see(site, x, y) -> None:
+        acts = theirs[site].encode(y.flatten(0, 1))
+        variance[site].add_batch(theirs[site].decode(acts), y.flatten(0, 1))
+        coded = load("smoke").evaluation.codes_sequences
+        fired[site] += float((theirs[site].encode(y[:coded].flatten(0, 1)) != 0).sum(1).double().mean())
+
+    with torch.no_grad(), ours.watching(see):
+        model(batch.input_ids)
+    splice = {site: (lambda y, sae=sae: sae(y.flatten(0, 1)).view_as(y)) for site, sae in theirs.items()}
+    with torch.no_grad(), ours.replacing(splice):
+        logits = model(batch.input_ids).logits[:, :-1]
+    nats = torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch.input_ids[:, 1:].flatten(), reduction="sum")
+    bits = float(nats) / float(torch.log(torch.tensor(2.0))) / float(batch.n_bytes[:, 1:].sum())
+
+    row = {row.system: row for row in table.read(ran.out).rows}["dense+topk"].metrics
+    mean_variance = sum(found.compute() for found in variance.values()) / len(variance)
+    assert row["reconstruction/explained_variance"].value == pytest.approx(mean_variance, abs=1e-4)
+    assert row["sparsity/l0"].value == pytest.approx(sum(fired.values()) / len(fired), abs=1e-4)
+    assert row["loss/spliced_bits_per_byte"].value == pytest.approx(bits, abs=1e-4)
+
+
+def test_show_prints_the_table(ran: Ran) -> None:
+    shown = harness("show", str(ran.out), store=ran.store).stdout
+    for system in SYSTEMS:
+        assert system in shown
+
+
+def test_dry_run_says_what_is_stored_and_changes_nothing(ran: Ran) -> None:
+    shown = harness("run", "smoke", "--dry-run", "--set", "systems.peer.k=2", store=ran.store).stdout
+    assert "stored" in shown
+    would = [line for line in shown.splitlines() if line.startswith("would run")]
+    assert would
+    assert all("peer" in line for line in would)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["run", "smok"], 2, "no experiment 'smok': did you mean smoke?"),
+        (["run", "smoke", "--set", "systems.peer.kk=2"], 2, "systems.peer.kk: unknown key"),
+        (["run", "smoke", "--device", "tpu"], 2, "--device 'tpu'"),
+        (["run", "smoke", "--dtype", "bfloat16"], 2, "--dtype 'bfloat16': only on a GPU"),
+        (["run", "smoke", "--seeds", "0"], 2, "0 is not in the range"),
+        (["list", "metricks"], 2, "did you mean metrics?"),
+        (["show", "nowhere"], 2, "no results folder nowhere"),
+        (["fly"], 2, "No such command 'fly'"),
+    ],
+)
+def test_bad_input_ends_with_2_and_one_line(arguments: list[str], code: int, says: str, tmp_path: Path) -> None:
+    done = harness(*arguments, store=tmp_path, check=False)
+    assert done.returncode == code
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("kind", ["systems", "metrics", "corpora", "experiments"])
+def test_list_names_what_an_experiment_may_use(kind: str, tmp_path: Path) -> None:
+    expected = {"systems": "SUBJECT+topk", "metrics": "sparsity", "corpora": "installed", "experiments": "quickstart"}
+    assert expected[kind] in harness("list", kind, store=tmp_path).stdout
