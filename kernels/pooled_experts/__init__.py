@@ -18,9 +18,9 @@ from kernels.rank1_experts import rank1_experts
 __all__ = ["DENSE_BELOW", "pooled_experts", "prefers_dense"]
 
 # Experts in a pool per expert retrieved of it, below which the dense product is faster. `python -m kernels.bench`
-# measures it again. cpu: forward + backward, d 256, 2 threads. cuda: not measured; 2,500 experts for 12 retrieved,
+# measures it again. cpu: forward + backward, d 256. cuda: not measured; 2,500 experts for 12 retrieved,
 # from bytes and flops of an H200 (notes/experts.md, section 4).
-DENSE_BELOW = {"cpu": 6.0, "cuda": 200.0}
+DENSE_BELOW = {"cpu": 3.0, "cuda": 200.0}
 
 
 def pooled_experts(
