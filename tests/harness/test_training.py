@@ -169,9 +169,9 @@ def test_the_optimiser_gives_each_role_its_rule() -> None:
         for parameter in group["params"]
     }
     assert set(rates) == set(roles)
-    expected = {"matrix": (0.1, 0.1), "table": (0.2, 0.0), "router": (0.3, 0.0), "norm": (3e-3, 0.0)}
+    expected = {"matrix": (0.1, 0.1), "table": (0.2, 0.0), "router": (0.3, 0.0), "norm": (1e-2, 0.0)}
     for name, role in roles.items():
-        assert rates[name] == expected.get(role, (3e-3, 0.0)), name
+        assert rates[name] == expected.get(role, (1e-2, 0.0)), name
 
 
 def test_the_optimiser_goes_on_from_its_saved_state_to_the_bit() -> None:
