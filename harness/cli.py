@@ -13,6 +13,10 @@ import typer
 
 from harness.errors import HarnessError
 
+# Torch's threads would spin after every operation, on cores that the numba kernels and other processes want next: with
+# two of each on two cores training took several times as long. Read by OpenMP when torch is first imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 app = typer.Typer(
     name="harness",
     help="Compare language models that are built readable with models that are taken apart afterwards: "

@@ -1,6 +1,6 @@
-"""MLflow as a view of what is on disk: one experiment per comparison, a parent run per invocation, a child per row and seed.
+"""MLflow as a view of what is on disk: an experiment per comparison, a run per invocation, a child per row and seed.
 
-Nothing here can lose or change a result. Every file is written before it is sent; the first error of tracking is said in
+Nothing here can lose or change a result. Every file is written before it is sent; the first error is said in
 one line and tracking is off for the rest of the invocation; `harness log RESULTS` (`log_results`) sends it later.
 mlflow is imported inside functions (1.5 s), so that `tracking: off` never pays for it.
 """
@@ -262,7 +262,7 @@ class Invocation(_Recorded):
 
 
 class SystemRun(_Recorded):
-    """A child run. While it is open, a thread sends what its curves gain, and MLflow samples the machine once a second."""
+    """A child run. While it is open, a thread sends what its curves gain and MLflow samples the machine every second."""
 
     def __init__(self, invocation: Invocation, name: str, seed: int, params: Mapping[str, Any]) -> None:
         super().__init__(invocation.tracker)

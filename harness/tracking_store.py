@@ -48,7 +48,8 @@ def connect(uri: str, store: Path, name: str) -> tuple[MlflowClient, str]:
 
     local = uri == local_uri(store)
     folder = (store / "mlflow").resolve()
-    # Without an explicit place artifacts go below the current folder; of two processes that migrate a new store one fails.
+    # Without an explicit place artifacts go below the current folder. Of two processes that migrate a new store at
+    # once, one fails.
     place = (folder / "artifacts" / name).as_uri() if local else None
     with _locked(folder / "lock") if local else contextlib.nullcontext():
         client = MlflowClient(uri)

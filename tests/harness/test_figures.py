@@ -18,7 +18,11 @@ def a_table() -> table.Table:
             ]
         return SeedResult(system, kind, 0, found, RowProvenance())
 
-    results = [result("bigram", "reference", 2.5, 0), result("dense", "subject", 2.2, 900), result("peer", "subject", 2.1, 60)]
+    results = [
+        result("bigram", "reference", 2.5, 0),
+        result("dense", "subject", 2.2, 900),
+        result("peer", "subject", 2.1, 60),
+    ]
     return table.build("planted", results, provenance(), None)
 
 

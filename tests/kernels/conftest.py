@@ -41,9 +41,9 @@ def outputs_and_gradients() -> Run:
 
 @pytest.fixture(scope="session")
 def assert_same() -> Callable[..., None]:
-    """Relative error by norm, tensor by tensor."""
+    """Relative error by norm, tensor by tensor. Random sums cancel: float32 alone is off by up to some 1e-5."""
 
-    def check(fast: dict[str, Tensor], truth: dict[str, Tensor], tolerance: float = 3e-6) -> None:
+    def check(fast: dict[str, Tensor], truth: dict[str, Tensor], tolerance: float = 2e-5) -> None:
         assert fast.keys() == truth.keys()
         for name in truth:
             a, b = (t[name].to_dense().double() if t[name].is_sparse else t[name].double() for t in (fast, truth))

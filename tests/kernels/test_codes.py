@@ -26,7 +26,7 @@ def test_from_dense_keeps_what_is_not_zero_in_rows():
     assert codes.token_of_entry().tolist() == [0, 0, 2, 2]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(
     tokens=st.sampled_from([0, 1, 6]), slots=st.sampled_from([0, 1, 7]), n_units=st.sampled_from([1, 3, 30]),
     seed=st.integers(0, 99),

@@ -19,7 +19,7 @@ def inputs(tokens, d, n_pools, experts, visits, k, seed=0):
     }  # fmt: skip
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30, deadline=None, derandomize=True)
 @given(
     tokens=st.sampled_from([0, 1, 9]), n_pools=st.sampled_from([1, 4]), experts=st.sampled_from([1, 20]),
     visits=st.sampled_from([1, 3]), k=st.sampled_from([1, 4]), activation=st.sampled_from(["relu", "gelu"]),

@@ -27,7 +27,7 @@ cases = {
 }  # fmt: skip
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30, deadline=None, derandomize=True)
 @given(**cases)
 def test_equals_the_float64_reference_in_scores_and_gradients(
     outputs_and_gradients, assert_same, tokens, heads, n, d, shared, k, seed
@@ -39,7 +39,7 @@ def test_equals_the_float64_reference_in_scores_and_gradients(
     assert_same(fast, slow)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30, deadline=None, derandomize=True)
 @given(**cases)
 def test_ties_go_to_the_lower_index(tokens, heads, n, d, shared, k, seed):
     given_ = {name: t.float() for name, t in inputs(tokens, heads, n, d, shared, seed, whole_numbers=True).items()}

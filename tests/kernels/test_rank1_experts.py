@@ -31,7 +31,7 @@ def truth(activation):
     return lambda **given_: reference.rank1_experts(**given_, activation=activation)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(
     tokens=st.sampled_from([0, 1, 3, 17]), d=st.sampled_from([1, 7, 16, 33]), n_experts=st.sampled_from([1, 5, 40]),
     slots=st.sampled_from([1, 2, 4, 9]), activation=st.sampled_from(ACTIVATIONS), seed=st.integers(0, 99),
@@ -57,7 +57,7 @@ def test_every_token_in_one_expert_is_split_and_still_right(outputs_and_gradient
     tokens = 5 * PIECE + 3  # relu leaves about half: still several pieces
     given_ = inputs(tokens, 6, 4, 2, indices=torch.full((tokens, 2), 2))
     fast = outputs_and_gradients(experts(activation), given_, torch.float32)
-    assert_same(fast, outputs_and_gradients(truth(activation), given_, torch.float64), 1e-5)
+    assert_same(fast, outputs_and_gradients(truth(activation), given_, torch.float64))
     assert fast["gradient of u"][[0, 1, 3]].eq(0).all(), "experts nobody uses"
 
 

@@ -31,21 +31,21 @@ def assert_equal(ours, truth):
         assert torch.equal(a, b)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(a=matrices, share=st.sampled_from([0.0, 0.02, 0.5, 1.0]))
 def test_topk_equals_the_reference_with_ties_to_the_lower_index(a, share):
     k = round(share * a.shape[1])
     assert_equal(topk(a, k), reference.topk(a, k))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(a=matrices, share=st.sampled_from([0.0, 0.005, 0.3, 1.0]))
 def test_batch_topk_equals_the_reference(a, share):
     m = round(share * a.numel())
     assert_equal(batch_topk(a, m), reference.batch_topk(a, m))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(a=matrices, seed=st.integers(0, 99), most=st.sampled_from([0.05, 1.0]))
 def test_column_topk_equals_the_reference(a, seed, most):
     m = torch.randint(0, int(most * a.shape[0]) + 1, a.shape[1:], generator=torch.Generator().manual_seed(seed))

@@ -63,7 +63,7 @@ def dense(kind, k):
     return run
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30, deadline=None, derandomize=True)
 @given(
     tokens=st.sampled_from([0, 1, 9, 40]), d=st.sampled_from([1, 6, 17]), n=st.sampled_from([8, 50]),
     k=st.sampled_from([1, 3, 5]), kind=st.sampled_from(["topk", "among", "batch", "column"]), seed=st.integers(0, 99),
@@ -73,7 +73,7 @@ def test_equals_the_dense_float64_dictionary_in_every_gradient(
 ):
     given_ = inputs(tokens, d, n, seed)
     fast = outputs_and_gradients(autoencoder(kind, k), given_, torch.float32)
-    assert_same(fast, outputs_and_gradients(dense(kind, k), given_, torch.float64), 1e-5)
+    assert_same(fast, outputs_and_gradients(dense(kind, k), given_, torch.float64))
 
 
 @pytest.mark.parametrize("kind", ["topk", "among", "batch", "column"])
