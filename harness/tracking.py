@@ -262,7 +262,7 @@ class Invocation(_Recorded):
 
 
 class SystemRun(_Recorded):
-    """A child run. While it is open, a thread sends what its curves gain and MLflow samples the machine every second."""
+    """A child run. While it is open, a thread sends what its curves gain, and MLflow samples the machine."""
 
     def __init__(self, invocation: Invocation, name: str, seed: int, params: Mapping[str, Any]) -> None:
         super().__init__(invocation.tracker)
