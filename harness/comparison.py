@@ -13,6 +13,7 @@ import numpy as np
 import torch
 import yaml
 from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.utils.logging import disable_progress_bar
 
 import models
 from harness import metrics, provenance, references
@@ -49,6 +50,7 @@ class Comparison:
         self.device, self.dtype = plan.numerics.device, plan.numerics.dtype
 
     def run(self) -> Table:
+        disable_progress_bar()  # transformers' own bars: ours say more
         self.out.mkdir(parents=True, exist_ok=True)
         corpus = self._corpus()
         with tracker(self.experiment, self.store.root).invocation(corpus.info, self._config_hash()) as invocation:

@@ -15,7 +15,6 @@ import torch
 from torch.utils.data import Dataset
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import TrainerControl, TrainerState
-from transformers.utils.logging import disable_progress_bar
 
 from harness.errors import HarnessError, Interrupted
 from harness.memory import peak_memory, reset_peak_memory
@@ -82,7 +81,6 @@ def train_subject(
 
     Raises Interrupted after a checkpoint when SIGTERM was received, HarnessError when the loss is no longer finite.
     """
-    disable_progress_bar()  # transformers' own bars: ours says more
     sequence_length = split.length
     steps = math.ceil(config.tokens / (config.batch_sequences * sequence_length))
     # A checkpoint between two points of the curve would lose the running mean of the loss.

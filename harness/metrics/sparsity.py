@@ -68,25 +68,20 @@ def measure(evaluation: Evaluation, options: Options) -> list[Measurement]:
 def token_sparsity(encoded: Encoded) -> dict[str, Tensor]:
     """l0, strength_l0, gini and hoyer of every token `[tokens]` float64, from the strengths of its entries."""
     codes, n = encoded.codes, encoded.codes.n_units
-    strengths = encoded.strengths.double()
-    token = codes.token_of_entry()
     l0 = codes.row_lengths()
-    # Within each token from the strongest to the weakest: sort by strength, then stably by token.
-    order = strengths.argsort(descending=True, stable=True)
-    order = order[token[order].argsort(stable=True)]
-    ordered = strengths[order]
-    starts = codes.indptr[:-1][token]
-    rank = torch.arange(codes.nnz) - starts  # 0 = strongest of its token
-    total = torch.zeros(codes.n_tokens, dtype=torch.float64).index_add_(0, token, strengths)
-    square = torch.zeros_like(total).index_add_(0, token, strengths.square())
-    running = ordered.cumsum(0)
-    before_token = torch.cat([running.new_zeros(1), running])[codes.indptr[:-1]]
-    before = running - ordered - before_token[token]  # what the stronger units of the token carry already
+    token = codes.token_of_entry()
+    # One row a token, from the strongest to the weakest: `[tokens, largest L0]`, zeros behind.
+    width = max(1, int(l0.max()) if codes.n_tokens else 1)
+    ordered = torch.zeros(codes.n_tokens, width, dtype=torch.float64)
+    ordered[token, torch.arange(codes.nnz) - codes.indptr[:-1][token]] = encoded.strengths.double()
+    ordered = ordered.sort(dim=1, descending=True).values
+    running = ordered.cumsum(1)
+    total, square = running[:, -1], ordered.square().sum(1)
     # An entry is needed while the stronger ones carry less than the share, to the precision of float32 strengths.
-    needed = (before < SHARE * total[token] * (1 - 1e-6)).double()
-    strength_l0 = torch.zeros_like(total).index_add_(0, token, needed)
+    needed = (running - ordered < SHARE * total[:, None] * (1 - 1e-6)) & (ordered > 0)
+    strength_l0 = needed.sum(1).double()
     # Σ over units ascending of (place · strength); silent units take the lowest places and add nothing.
-    weighted = torch.zeros_like(total).index_add_(0, token, (n - rank).double() * ordered)
+    weighted = (ordered * (n - torch.arange(width))).sum(1)
     silent = total == 0
     gini = torch.where(silent, 1.0, 2 * weighted / (n * total.clamp_min(1e-300)) - (n + 1) / n)
     root = n**0.5
