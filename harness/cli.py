@@ -101,6 +101,14 @@ def show(results: Annotated[Path, typer.Argument(help="A results folder, such as
     _show(read(results))
 
 
+@app.command(name="log")
+def log_(results: Annotated[Path, typer.Argument(help="A results folder whose figures MLflow does not have.")]) -> None:
+    """Send a results folder to MLflow that it did not get (its server was away). Nothing is sent twice."""
+    from harness.tracking_results import log_results
+
+    _say(log_results(results, store_root()))
+
+
 @app.command()
 def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000) -> None:
     """Open MLflow's interface on this machine's runs (127.0.0.1 only: it has no passwords)."""

@@ -1,7 +1,7 @@
 """MLflow as a view of what is on disk: an experiment per comparison, a run per invocation, a child per row and seed.
 
 Nothing here can lose or change a result. Every file is written before it is sent; the first error is said in
-one line and tracking is off for the rest of the invocation; `harness log RESULTS` (`log_results`) sends it later.
+one line and tracking is off for the rest of the invocation; `harness log RESULTS` sends it later.
 mlflow is imported inside functions (1.5 s), so that `tracking: off` never pays for it.
 """
 
@@ -18,18 +18,16 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import psutil
-import yaml
 
 from harness import tracking_views
 from harness.errors import HarnessError, Interrupted
 from harness.measurement import Measurement
 from harness.provenance import git_commit
-from harness.table import Row, SeedResult, Table, read
+from harness.table import SeedResult, Table
 from harness.tracking_curves import BATCH, CurveTail, flat, last_step, metric_key
 from harness.tracking_store import connect, local_uri, process_runs
 
@@ -220,7 +218,7 @@ class Invocation(_Recorded):
         def send(client: MlflowClient) -> None:
             from mlflow.entities import Dataset, DatasetInput
 
-            profile = json.dumps(vars(self.corpus), default=str)[:100_000]
+            profile = json.dumps(vars(self.corpus), default=vars)[:100_000]
             source = json.dumps(self.tracker.config.get("corpus", {}), default=str)
             name = f"corpus of {self.tracker.name}"
             dataset = Dataset(name, self.corpus.content_hash[:36], "local", source, profile=profile)
@@ -355,54 +353,3 @@ def send_measurements(client: MlflowClient, run_id: str, measurements: list[Meas
 def table_digest(table: Table) -> str:
     """Tells whether MLflow has this table already; two runs that agree but for timing are one."""
     return hashlib.sha256(table.without_timing().model_dump_json().encode()).hexdigest()[:24]
-
-
-@dataclass(frozen=True)
-class _CorpusOfTable:
-    content_hash: str
-
-
-def log_results(folder: Path, store: Path) -> str:
-    """Sends a finished results folder, with what the store still has of its curves; one line on what was done.
-
-    Nothing is sent twice: a table that MLflow has is left, rows of an invocation that lost its server are continued.
-    Raises BadInput where `folder` holds no table, HarnessError where MLflow cannot be reached.
-    """
-    table = read(folder)
-    settings = folder / "experiment.yaml"
-    config = yaml.safe_load(settings.read_text()) if settings.is_file() else {}
-    tracker = Tracker(table.comparison, config, store)
-    query = f"tags.`harness.table` = '{table_digest(table)}' and attributes.status = 'FINISHED'"
-    if tracker.attempt(lambda client: client.search_runs([tracker.experiment_id], query)):
-        return f"{folder} is in {tracker.uri} already; nothing was sent"
-    made = table.provenance
-    corpus = _CorpusOfTable(made.corpus_hash)
-    with tracker.invocation(corpus, made.config_hash, (made.commit, made.dirty)) as invocation:
-        for row in table.rows:
-            for seed in row.seeds:
-                with invocation.system(row.system, seed, {"kind": row.kind}) as run:
-                    for prefix, curve in _stored_curves(row, seed, store).items():
-                        run.curve(curve, prefix)
-                    run.finish(_seed_result(row, seed))
-        invocation.finish(table, folder)
-    if tracker.client is None:
-        raise HarnessError(f"{folder} was not sent to {tracker.uri}; nothing is lost: try again when it answers")
-    return f"{folder} was sent to {tracker.uri}"
-
-
-def _seed_result(row: Row, seed: int) -> SeedResult:
-    at = row.seeds.index(seed)
-    found = [
-        Measurement(name, value, figure.unit, figure.direction, figure.version)
-        for name, figure in row.metrics.items()
-        if (value := figure.seeds[at]) is not None
-    ]
-    return SeedResult(row.system, row.kind, seed, found, row.provenance)
-
-
-def _stored_curves(row: Row, seed: int, store: Path) -> dict[str, Path]:
-    stages = row.provenance.stages
-    if key := stages.get(f"dictionary/{seed}"):
-        return {path.parent.name: path for path in sorted((store / "dictionary" / key).glob("*/curve.jsonl"))}
-    path = store / "subject" / stages.get(f"subject/{seed}", "-") / "curve.jsonl"
-    return {"": path} if path.is_file() else {}

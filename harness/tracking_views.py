@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _SEEN = ("3.15.", "3.16.", "3.17.")
-_L0, _LOSS, _DEAD = "sparsity/strength_l0", "loss/bits_per_byte", "usage/dead"
+_L0, _DEAD = "sparsity/strength_l0_total", "usage/dead"
+_LOSS, _NATIVE = "loss/spliced_bits_per_byte", "loss/bits_per_byte"
 _COST = (
     "cost/training_flops",
     "cost/parameters",
@@ -58,7 +59,7 @@ def state(name: str, metrics: set[str]) -> dict[str, Any]:
     """The state of the runs page: charts, columns and order, seeds grouped by system."""
     dead = sorted(m for m in metrics if m.startswith(_DEAD))
     charts = {
-        NAMES[0]: [_scatter(_L0, _LOSS), _bar(_LOSS), _bar(_L0)],
+        NAMES[0]: [_scatter(_L0, _LOSS), _bar(_LOSS), _bar(_NATIVE), _bar(_L0)],
         NAMES[1]: [*(_bar(m) for m in dead), _line("train/dead_share")],
         NAMES[2]: [*(_scatter(m, _LOSS) for m in _COST[:1]), *(_bar(m) for m in _COST)],
         NAMES[3]: [_line("train/loss"), _line("train/lr"), _line("train/tokens_per_second"), _line("train/l0")],
@@ -73,7 +74,8 @@ def state(name: str, metrics: set[str]) -> dict[str, Any]:
             "deleted": False,
             "isGenerated": False,
         }
-    columns = [f"params.`{p}`" for p in ("system", "seed")] + [f"metrics.`{m}`" for m in (_LOSS, _L0, *dead, *_COST)]
+    shown = (_NATIVE, _LOSS, _L0, *dead, *_COST)
+    columns = [f"params.`{p}`" for p in ("system", "seed")] + [f"metrics.`{m}`" for m in shown]
     return {
         "selectedColumns": [c for c in columns if c.startswith("params") or c[9:-1] in metrics],
         "columnOrder": [],
@@ -94,7 +96,7 @@ def state(name: str, metrics: set[str]) -> dict[str, Any]:
         "groupsExpanded": {},
         "autoRefreshEnabled": False,
         "globalLineChartConfig": {"xAxisKey": "step", "lineSmoothness": 0, "selectedXAxisMetricKey": ""},
-        "orderByKey": f"metrics.`{_LOSS}`",
+        "orderByKey": f"metrics.`{_NATIVE}`",
         "orderByAsc": True,
     }
 
