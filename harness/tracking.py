@@ -210,6 +210,7 @@ class Invocation(_Recorded):
     def __init__(self, tracker: Tracker, tags: Mapping[str, str], corpus: CorpusInfo) -> None:
         super().__init__(tracker)
         self.tags, self.corpus = tags, corpus
+        self.curve_keys: set[str] = set()
         name = f"{tracker.name} {time.strftime('%Y-%m-%d %H:%M:%S')}"
         self._start(name, tags, {**tracker.config, "stage": "comparison", "corpus_digest": corpus.content_hash[:12]})
         self.log_corpus(self)
@@ -237,6 +238,7 @@ class Invocation(_Recorded):
                 yield run
         finally:
             run.close()
+            self.curve_keys.update(*(tail.keys for tail in run.tails.values()))
 
     def finish(self, table: Table, folder: Path) -> None:
         """Table and figures of a finished results folder as artifacts, and the chart views."""
@@ -250,7 +252,9 @@ class Invocation(_Recorded):
                 if figure.suffix in (".png", ".html"):
                     client.log_artifact(self.run_id, str(figure), "figures")
             client.set_tag(self.run_id, "harness.table", table_digest(table))
-            tracking_views.write(client, self.tracker.experiment_id, {metric_key(n) for n in table.metric_names()})
+            tracking_views.write(
+                client, self.tracker.experiment_id, {metric_key(n) for n in table.metric_names()} | self.curve_keys
+            )
 
         if self.run_id is not None:
             self.tracker.attempt(send)

@@ -41,6 +41,7 @@ class CurveTail:
     def __init__(self, path: Path, name: str, last_step: int = -1) -> None:
         self.path, self.name, self.last_step = path, name, last_step
         self.offset = 0
+        self.keys: set[str] = set()  # every metric that was sent
 
     def move(self, path: Path) -> None:
         if path != self.path:
@@ -78,6 +79,7 @@ class CurveTail:
                 for key, value in row.items()
                 if key != "step" and isinstance(value, int | float)
             ]
+            self.keys.update(metric.key for metric in step)
             if len(batch) + len(step) > BATCH:
                 yield batch
                 batch = []

@@ -42,9 +42,10 @@ def connect(uri: str, store: Path, name: str) -> tuple[MlflowClient, str]:
     """The client and the id of the experiment `name`, made if it is not there. Raises whatever MLflow raises."""
     for variable, value in _ENVIRONMENT.items():
         os.environ.setdefault(variable, value)
-    for noisy in ("alembic", "mlflow.system_metrics"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
     from mlflow import MlflowClient
+
+    for noisy in ("alembic", "mlflow.store", "mlflow.system_metrics"):  # mlflow sets levels when it is imported
+        logging.getLogger(noisy).setLevel(logging.ERROR)
 
     local = uri == local_uri(store)
     folder = (store / "mlflow").resolve()

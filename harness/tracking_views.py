@@ -43,7 +43,10 @@ def link(base: str, experiment_id: str, name: str) -> str:
 
 
 def write(client: MlflowClient, experiment_id: str, metrics: set[str]) -> None:
-    """Writes the views whose metrics exist; rewriting one keeps its id, so links stay valid."""
+    """Writes the views; rewriting one keeps its id, so links stay valid.
+
+    `metrics`: every key there is, those of curves (`train/...`) included.
+    """
     import mlflow
 
     if not mlflow.__version__.startswith(_SEEN):
@@ -60,9 +63,9 @@ def state(name: str, metrics: set[str]) -> dict[str, Any]:
     dead = sorted(m for m in metrics if m.startswith(_DEAD))
     charts = {
         NAMES[0]: [_scatter(_L0, _LOSS), _bar(_LOSS), _bar(_NATIVE), _bar(_L0)],
-        NAMES[1]: [*(_bar(m) for m in dead), _line("train/dead_share")],
+        NAMES[1]: [*(_bar(m) for m in dead), *_lines("dead_share", metrics)],
         NAMES[2]: [*(_scatter(m, _LOSS) for m in _COST[:1]), *(_bar(m) for m in _COST)],
-        NAMES[3]: [_line("train/loss"), _line("train/lr"), _line("train/tokens_per_second"), _line("train/l0")],
+        NAMES[3]: [chart for c in ("loss", "lr", "tokens_per_second", "l0") for chart in _lines(c, metrics)],
     }[name]
     section = {"uuid": view_id(f"section {name}"), "name": name, "display": True}
     section |= {"isReordered": True, "deleted": False, "isGenerated": False}
@@ -109,11 +112,15 @@ def _bar(metric: str) -> dict[str, Any]:
     return {"type": "BAR", "metricKey": metric}
 
 
-def _line(metric: str) -> dict[str, Any]:
-    return {
+def _lines(curve: str, metrics: set[str]) -> list[dict[str, Any]]:
+    """One chart of a curve over all sites that have it; none if none has."""
+    keys = sorted(m for m in metrics if m.startswith("train/") and m.endswith(f"/{curve}"))
+    if not keys:
+        return []
+    chart = {
         "type": "LINE",
-        "metricKey": metric,
-        "selectedMetricKeys": [metric],
+        "metricKey": keys[0],
+        "selectedMetricKeys": keys,
         "lineSmoothness": 0,
         "xAxisScaleType": "linear",
         "scaleType": "linear",
@@ -126,3 +133,4 @@ def _line(metric: str) -> dict[str, Any]:
         "useGlobalXaxisKey": True,
         "useGlobalLineSmoothing": True,
     }
+    return [chart]

@@ -119,6 +119,7 @@ def test_an_invocation_leaves_parent_child_params_curve_figures_and_corpus(store
     assert parent.data.params["systems.dense.topk.k.16..k"] == "16"
     assert child.data.metrics["loss/bits_per_byte"] == 1.9
     assert child.data.metrics["loss/spliced.layer.0.1."] == 2.0
+    assert "train/L1.mlp.out/loss" in json.dumps(client.get_experiment(parent.info.experiment_id).tags)  # in a view
     history = client.get_metric_history(child.info.run_id, "train/L1.mlp.out/loss")
     assert [m.step for m in history] == list(range(1, 701))
     assert child.inputs.dataset_inputs[0].dataset.digest == "c" * 36
@@ -347,6 +348,10 @@ def test_results_of_a_tracked_run_are_not_sent_again(store, tmp_path):
     assert "already" in log_results(tmp_path / "results", store)
 
 
+def views_state(found, number):
+    return json.loads(next(v for v in found.values() if v["name"] == tracking_views.NAMES[number])["state"])
+
+
 def test_views_are_written_for_seen_versions_only(store, tmp_path, monkeypatch):
     import mlflow
 
@@ -362,12 +367,15 @@ def test_views_are_written_for_seen_versions_only(store, tmp_path, monkeypatch):
     assert views() == {}
     monkeypatch.setattr(mlflow, "__version__", "3.17.2")
     for _ in range(2):
-        tracking_views.write(held.client, held.experiment_id, {"loss/bits_per_byte", "sparsity/strength_l0_total"})
+        tracking_views.write(
+            held.client, held.experiment_id, {"loss/bits_per_byte", "train/loss", "train/0.mlp/loss", "train/0.mlp/l0"}
+        )
     found = views()
     assert sorted(v["name"] for v in found.values()) == sorted(tracking_views.NAMES)
     assert held.links()[0].split("viewStateShareKey=")[1].split("&")[0] in {key.removeprefix(prefix) for key in found}
-    state = json.loads(next(v for v in found.values() if v["name"] == tracking_views.NAMES[0])["state"])
+    state = views_state(found, 0)
     assert state["compareRunCharts"][0]["xaxis"]["key"] == "sparsity/strength_l0_total"
+    assert views_state(found, 3)["compareRunCharts"][0]["selectedMetricKeys"] == ["train/0.mlp/loss", "train/loss"]
     assert state["groupBy"]["groupByKeys"] == [{"mode": "param", "groupByData": "system"}]
 
 
