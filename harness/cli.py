@@ -27,6 +27,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+bench = typer.Typer(help="Measure the harness itself.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(bench, name="bench")
+
 log = logging.getLogger(__name__)
 
 
@@ -57,6 +60,7 @@ def run(
 
     Everything is stored stage by stage: a killed run continues where it was, a repeated one ends in seconds.
     """
+    signal.signal(signal.SIGTERM, _on_early_sigterm)
     from harness.config import load
 
     overrides = [*(set_ or []), *([f"seeds={list(range(seeds))}"] if seeds else [])]
@@ -107,6 +111,72 @@ def log_(results: Annotated[Path, typer.Argument(help="A results folder whose fi
     from harness.tracking_results import log_results
 
     _say(log_results(results, store_root()))
+
+
+@app.command()
+def doctor() -> None:
+    """Check this installation: each thing is ok, or what to do. Exit 0 when nothing is broken."""
+    from harness.doctor import checks
+
+    found = checks(store_root())
+    for check in found:
+        _say(f"{'ok' if check.ok else '--'}  {check.name:16}  {check.text}")
+    broken = [check.name for check in found if not check.ok]
+    _say(f"to mend: {', '.join(broken)}" if broken else "nothing is broken")
+    raise typer.Exit(1 if broken else 0)
+
+
+@app.command()
+def clean(
+    results: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="DIR", help="A results folder elsewhere than in results/, whose stages stay. Repeatable."),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove without asking.")] = False,
+) -> None:
+    """Free what no results folder needs: stages, checkpoints of runs that were stopped, leftovers. Says how much first.
+
+    What a running process uses stays.
+    """
+    from harness.clean import Cleaner, describe, size
+    from harness.errors import BadInput
+
+    with Cleaner(store_root(), results or []) as cleaner:
+        found = cleaner.find()
+        for line in describe(found):
+            _say(line)
+        if not found.leftovers:
+            return
+        if not yes and not sys.stdin.isatty():
+            raise BadInput("nothing was removed: there is no terminal to ask on; say --yes")
+        if yes or typer.confirm("remove it?"):
+            _say(f"{size(cleaner.remove(found))} freed")
+        else:
+            _say("nothing was removed")
+
+
+@bench.command()
+def faults(
+    kills: Annotated[int, typer.Option(min=1, help="How often a run is killed.")] = 20,
+    out: Annotated[Path, typer.Option(help="Folder of table.md and table.json.")] = Path("results/faults"),
+    seed: Annotated[int, typer.Option(help="Which moments are drawn.")] = 0,
+) -> None:
+    """Kill real runs at random moments and see that the table they end with is that of an undisturbed run."""
+    from harness.bench.faults import measure
+
+    report = measure(kills, out, seed)
+    _say(f"{report.summary()}: {out}/table.md")
+    raise typer.Exit(0 if report.passed else 1)
+
+
+@bench.command()
+def kernels(
+    out: Annotated[Path, typer.Option(help="Folder of table.md and table.json.")] = Path("results/kernels"),
+) -> None:
+    """Check, time and tabulate the kernels on this machine."""
+    from kernels.bench import run
+
+    run(out)
 
 
 @app.command()
@@ -170,8 +240,14 @@ def _numerics(device: str, dtype: str) -> Any:
     return Numerics(device, dtype, torch.get_num_threads())
 
 
+def _on_early_sigterm(_signal: int, _frame: Any) -> None:
+    """While libraries are imported, which may swallow an exception; nothing is written yet."""
+    log.error("error: stopped before anything ran; run the same command to start")
+    os._exit(75)
+
+
 def _on_sigterm(_signal: int, _frame: Any) -> None:
-    """First: finish the step, write a checkpoint, exit 75. Again: at once."""
+    """First: train to the next point of the curve, write a checkpoint, exit 75. Again: at once."""
     from harness.errors import Interrupted
     from harness.training import STOP
 

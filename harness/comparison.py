@@ -22,17 +22,18 @@ from harness.corpus import Corpus
 from harness.corpus.build import build, load
 from harness.decomposition import System
 from harness.dictionary_training import DictionaryRecord, Job, load_dictionaries, train_dictionaries
+from harness.errors import Interrupted
 from harness.evaluation import Cost, Evaluation, encode_split, read_codes
 from harness.measurement import Measurement
 from harness.metrics import loss as loss_metric
 from harness.plan import Plan, SystemRun
 from harness.progress import stage_progress
 from harness.stages import Stage, Store, digest
-from harness.table import RowProvenance, SeedResult, Table, write_atomically
+from harness.table import RowProvenance, SeedResult, Table, check_writable, write_atomically
 from harness.table import build as build_table
 from harness.table import write as write_table
 from harness.tracking import Invocation, tracker
-from harness.training import TrainingRecord, train_subject
+from harness.training import STOP, TrainingRecord, train_subject
 from kernels import dispatch
 from saes.trainer import CURVE_FILE
 
@@ -51,7 +52,11 @@ class Comparison:
 
     def run(self) -> Table:
         disable_progress_bar()  # transformers' own bars: ours say more
-        self.out.mkdir(parents=True, exist_ok=True)
+        check_writable(self.out)
+        with self.store.in_use(self.plan.stages()):
+            return self._run()
+
+    def _run(self) -> Table:
         corpus = self._corpus()
         with tracker(self.experiment, self.store.root).invocation(corpus.info, self._config_hash()) as invocation:
             results = [self._reference(name, stage, corpus, invocation) for name, stage in self.plan.references.items()]
@@ -71,11 +76,13 @@ class Comparison:
         return digest(self.experiment.model_dump(mode="json"))[:16]
 
     def _stage(self, stage: Stage, produce: Callable[[Path], None]) -> Path:
-        stored = self.store.finished(stage)
-        if stored is not None:
-            return stored
-        log.info("%s", stage.label)
-        return self.store.run(stage, produce)
+        def said(work: Path) -> None:
+            log.info("%s", stage.label)  # by the one that computes it, not by those that wait for it
+            produce(work)
+
+        folder = self.store.run(stage, said)
+        _stop_if_asked()
+        return folder
 
     def _corpus(self) -> Corpus:
         def produce(work: Path) -> None:
@@ -174,12 +181,13 @@ class Comparison:
             and cast(Any, other.spec.dictionary).settings == settings
         ]
         stages = list({cast(Stage, other.dictionary).key: other for other in together}.values())
-        log.info("dictionaries of %s: %s", run.spec.subject.name, ", ".join(other.spec.name for other in stages))
 
         def produce(work: dict[str, Path]) -> None:
             missing = {
                 key: other for other in stages if (key := cast(Stage, other.dictionary).key) in work
             }  # fmt: skip
+            names = ", ".join(other.spec.name for other in missing.values())
+            log.info("dictionaries of %s, seed %d: %s", run.spec.subject.name, run.seed, names)
             # One folder of checkpoints for the pass, named by who takes part: another set is another pass.
             scratch = work[min(work)] / "checkpoint" / digest(sorted(work))[:16]
             jobs = {
@@ -193,6 +201,7 @@ class Comparison:
                 )
 
         self.store.run_together([cast(Stage, other.dictionary) for other in stages], produce)
+        _stop_if_asked()
         return self.store.root / run.dictionary.folder
 
     def _measure(self, run: SystemRun, corpus: Corpus) -> tuple[list[Measurement], dict[str, str]]:
@@ -284,6 +293,12 @@ _BY_CONSTRUCTION = {
         "reconstruction/norm_ratio",
     )
 }
+
+
+def _stop_if_asked() -> None:
+    """SIGTERM too late for training to stop: everything is stored."""
+    if STOP.requested:
+        raise Interrupted("stopped; run the same command to continue")
 
 
 def save_measurements(folder: Path, measurements: Sequence[Measurement], kernels: dict[str, str]) -> None:

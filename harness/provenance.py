@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
+from packaging.requirements import Requirement
 
 from harness.table import Hardware, Provenance
 
@@ -37,21 +38,23 @@ def git_commit() -> tuple[str | None, bool | None]:
     return commit, bool(changed)
 
 
-def package_versions() -> dict[str, str]:
-    """Installed versions of what pyproject.toml asks for (extras left out), by name."""
+def requirements() -> list[Requirement]:
+    """What pyproject.toml asks for, extras left out."""
     try:
         wanted = importlib.metadata.requires(_DISTRIBUTION) or []
     except importlib.metadata.PackageNotFoundError:  # run from a bare checkout: what pyproject.toml says itself
         import tomllib
 
         wanted = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]["dependencies"]
+    return [Requirement(each) for each in wanted if "extra ==" not in each]
+
+
+def package_versions() -> dict[str, str]:
+    """Installed versions of what pyproject.toml asks for, by name."""
     versions = {}
-    for requirement in wanted:
-        if "extra ==" in requirement:
-            continue
-        name = re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0]
+    for requirement in requirements():
         try:
-            versions[name] = importlib.metadata.version(name)
+            versions[requirement.name] = importlib.metadata.version(requirement.name)
         except importlib.metadata.PackageNotFoundError:
             continue
     return dict(sorted(versions.items()))

@@ -10,6 +10,7 @@ On disk, below the store's root:
     <kind>/<key>/           a finished stage: its files and manifest.json (sizes and SHA-256 of every file)
     work/<kind>-<key>/      a stage under way; may hold checkpoints, so a killed run continues here
     locks/<kind>-<key>      held (flock) by the process that computes the stage; the system frees it when that dies
+    locks/run-<pid>         held by a run while it lives; names the stages that it needs (see harness/clean.py)
 
 A stage becomes visible by one rename, after its files were flushed to disk. Nothing else in the store is shared.
 """
@@ -28,7 +29,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from harness.errors import HarnessError
 
@@ -137,6 +138,7 @@ class Store:
         self.root = root.resolve()
         self._recomputed: set[str] | None = set() if fresh else None
         self._verified: set[str] = set()
+        self._damaged: set[str] = set()  # said so already
         try:
             for name in ("work", "locks"):
                 (self.root / name).mkdir(parents=True, exist_ok=True)
@@ -155,7 +157,9 @@ class Store:
         if stage.key not in self._verified:
             damage = _damage(folder)
             if damage:
-                log.warning("stored %s is damaged (%s): computing it again", stage.label, damage)
+                if stage.key not in self._damaged:
+                    log.warning("stored %s is damaged (%s): computing it again", stage.label, damage)
+                    self._damaged.add(stage.key)
                 return None
             self._verified.add(stage.key)
         return folder
@@ -171,22 +175,46 @@ class Store:
     def run_together(self, stages: Sequence[Stage], produce: Callable[[dict[str, Path]], None]) -> list[Path]:
         """Stages that one pass can compute at once. `produce` gets the work folders of the missing ones, by key."""
         missing = sorted((s for s in stages if self.finished(s) is None), key=lambda s: s.key)
-        with contextlib.ExitStack() as locks:
+        with self.disk_errors(), contextlib.ExitStack() as locks:
             for stage in missing:
                 locks.enter_context(self._lock(stage))
             # Another run may have finished them while this one waited for the lock.
             missing = [stage for stage in missing if self.finished(stage) is None]
             work = {stage.key: self._work(stage) for stage in missing}
             if missing:
-                try:
-                    for folder in work.values():
-                        folder.mkdir(parents=True, exist_ok=True)
-                    produce(work)
-                    for stage in missing:
-                        self._finish(stage, work[stage.key])
-                except OSError as error:
-                    raise _disk_error(error, self.root) from error
+                for folder in work.values():
+                    folder.mkdir(parents=True, exist_ok=True)
+                produce(work)
+                for stage in missing:
+                    self._finish(stage, work[stage.key])
         return [self.root / stage.folder for stage in stages]
+
+    @contextlib.contextmanager
+    def in_use(self, stages: Sequence[Stage]) -> Iterator[None]:
+        """While the block runs, `harness clean` leaves these stages alone, finished or not."""
+        path = self.root / "locks" / f"run-{os.getpid()}"
+        with contextlib.ExitStack() as held:
+            waiting = "waiting: harness clean is under way"
+            with self.disk_errors(), locked(self.root / "locks" / "clean", shared=True, waiting=waiting):
+                file = held.enter_context(locked(path))
+                file.truncate(0)
+                file.write("\n".join(stage.key for stage in stages))
+                file.flush()
+            held.callback(path.unlink, missing_ok=True)
+            yield
+
+    @contextlib.contextmanager
+    def disk_errors(self) -> Iterator[None]:
+        """Says in one line what a full or forbidden disk makes of the block. Libraries hide it in errors of theirs."""
+        try:
+            yield
+        except HarnessError:
+            raise
+        except Exception as error:
+            clear = _disk_error(error, self.root)
+            if clear is None:
+                raise
+            raise clear from error
 
     def _work(self, stage: Stage) -> Path:
         return self.root / "work" / f"{stage.kind}-{stage.key}{'' if self._recomputed is None else '-fresh'}"
@@ -224,13 +252,36 @@ class Store:
 
     @contextlib.contextmanager
     def _lock(self, stage: Stage) -> Iterator[None]:
-        with open(self.root / "locks" / f"{stage.kind}-{stage.key}", "w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                log.info("waiting: another run is computing %s", stage.label)
-                fcntl.flock(file, fcntl.LOCK_EX)
+        path = self.root / "locks" / f"{stage.kind}-{stage.key}"
+        with locked(path, waiting=f"waiting: another run is computing {stage.label}"):
             yield
+
+
+class Held(Exception):
+    """Another process holds the lock."""
+
+
+@contextlib.contextmanager
+def locked(path: Path, *, shared: bool = False, wait: bool = True, waiting: str = "") -> Iterator[TextIO]:
+    """Holds the lock at `path` (flock: the system frees it when its holder dies), waiting for it or raising Held.
+
+    waiting: said, if not empty, when there is something to wait for.
+    """
+    how = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    while True:
+        with open(path, "a") as file:
+            try:
+                fcntl.flock(file, how | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if not wait:
+                    raise Held from None
+                if waiting:
+                    log.info("%s", waiting)
+                fcntl.flock(file, how)
+            # `harness clean` may have removed the file meanwhile; a lock on a removed file keeps nobody out.
+            if path.exists() and os.fstat(file.fileno()).st_ino == path.stat().st_ino:
+                yield file
+                return
 
 
 def _damage(folder: Path) -> str | None:
@@ -260,15 +311,18 @@ def _flush(path: Path) -> None:
         os.close(handle)
 
 
-def _disk_error(error: OSError, root: Path) -> Exception:
+def _disk_error(error: Exception, root: Path) -> HarnessError | None:
     import errno
 
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        free = shutil.disk_usage(root).free // 2**20
+    number = error.errno if isinstance(error, OSError) else None
+    free = shutil.disk_usage(root).free if root.exists() else 0
+    # torch and safetensors raise errors of their own, without a number and not always with the reason.
+    full = "No space left" in str(error) or (isinstance(error, RuntimeError) and free < 2**20)
+    if number in (errno.ENOSPC, errno.EDQUOT) or full:
         return HarnessError(
-            f"the disk of the store is full ({free} MiB free at {root}); nothing is lost: free some space "
+            f"the disk of the store is full ({free // 2**20} MiB free at {root}); nothing is lost: free some space "
             "(`harness clean`) and run the same command again"
         )
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return HarnessError(f"no permission to write {error.filename or root}: {error.strerror}")
-    return error
+    if number in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return HarnessError(f"no permission to write {getattr(error, 'filename', None) or root}: {os.strerror(number)}")
+    return None

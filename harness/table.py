@@ -270,6 +270,18 @@ def write_atomically(path: Path, data: bytes) -> None:
         raise HarnessError(f"cannot write {path}: {error.strerror or error}") from error
 
 
+def check_writable(folder: Path) -> None:
+    """Makes a results folder and tries it, before anything is computed for it. Raises BadInput."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except (FileExistsError, NotADirectoryError):
+        raise BadInput(f"results folder {folder}: a file is in its place; name another with --out") from None
+    except OSError as error:
+        raise BadInput(f"cannot write results folder {folder}: {error.strerror}; name another with --out") from None
+
+
 def write(table: Table, folder: Path) -> None:
     """table.csv, table.md and table.json in `folder`; the last one last: a folder that has it is whole."""
     from harness.table_text import csv_text, markdown

@@ -53,8 +53,8 @@ class TrainingRecord:
 
 
 class StopSignal:
-    """SIGTERM while something trains: the handler sets `requested`, training looks at it after every step, writes a
-    checkpoint and stops. Elsewhere there is nothing to save, and the handler stops at once."""
+    """SIGTERM while something trains: the handler sets `requested`; training writes a checkpoint at the next point of
+    its curve and stops. Elsewhere there is nothing to save, and the handler stops at once."""
 
     training = False
     requested = False
@@ -221,10 +221,9 @@ class _Watcher(TrainerCallback):
         self.step = state.global_step
         tokens = self.curve.tokens_per_step
         self.report(self.step * tokens, self.steps * tokens, "tokens")
-        if STOP.requested and self.step < self.steps:
-            self.stopped = control.should_training_stop = True
-            # Only at a point of the curve can training continue on the same curve; else the last checkpoint serves.
-            control.should_save = self.step % args.logging_steps == 0
+        # Only from a point of the curve can training continue on the same curve: a few more steps until the next.
+        if STOP.requested and self.step < self.steps and self.step % args.logging_steps == 0:
+            self.stopped = control.should_training_stop = control.should_save = True
         return control
 
     def on_log(

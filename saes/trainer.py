@@ -128,8 +128,9 @@ def train(
 
     `work` keeps one checkpoint for all; a call that finds one goes on from there, and from a finished one returns at
     once. Every `log_every` batches, and at the last, a row per dictionary is appended to `work/<name>/curve.jsonl` and
-    given to `on_step`; after a resume the rows after the checkpoint are cut off and come again. Weights are drawn per
-    name: which dictionaries are trained beside each other changes none of them.
+    given to `on_step`, which may raise to stop training: a checkpoint is written then. After a resume the rows after
+    the checkpoint are cut off and come again. Weights are drawn per name: which dictionaries are trained beside each
+    other changes none of them.
 
     `held_out` gives activations of tokens that are in neither the stream nor an evaluation (16,000 or more), at most
     once a call: thresholds are set on them, and quality is measured on them at half and at full budget. Without it only
@@ -165,12 +166,17 @@ def train(
             if run.step % settings.log_every == 0 or last:
                 now = time.perf_counter()
                 speed, previous, rows_since = (run.tokens - rows_since) / (now - previous), now, run.tokens
-                for name, result in results.items():
-                    row = run.row(name, result, factor, speed)
+                rows = {name: run.row(name, result, factor, speed) for name, result in results.items()}
+                for name, row in rows.items():
                     with (work / name / CURVE_FILE).open("a") as file:
                         file.write(json.dumps(asdict(row)) + "\n")
-                    if on_step is not None:
-                        on_step(name, row)
+                try:
+                    for name, row in rows.items():
+                        if on_step is not None:
+                            on_step(name, row)
+                except BaseException:
+                    run.save()
+                    raise
             if run.step % settings.checkpoint_every == 0 or last:
                 run.save()
     return {name: run.finish(name, subject_flops_per_token) for name in run.learners}
