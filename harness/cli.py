@@ -79,8 +79,6 @@ def run(
     table = comparison.run()
     _show(table)
     _say(f"\nresults: {target}/table.md, table.csv, table.json, figures/; again: harness show {target}")
-    if loaded.tracking == "mlflow":
-        _say("curves and runs: harness ui")
 
 
 @app.command(name="list")

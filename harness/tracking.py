@@ -259,6 +259,8 @@ class Invocation(_Recorded):
         if self.run_id is not None:
             self.tracker.attempt(send)
         if self.tracker.client is not None:
+            local = self.tracker.uri == local_uri(self.tracker.store)
+            log.info("curves and runs: %s", "harness ui" if local else self.tracker.uri)
             for line in self.tracker.links():
                 log.info("%s", line)
 

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,6 @@ import psutil
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-# Ours unless the user set them.
 _ENVIRONMENT = {  # ours unless the user set them
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
@@ -53,6 +53,8 @@ def connect(uri: str, store: Path, name: str) -> tuple[MlflowClient, str]:
     # once, one fails.
     place = (folder / "artifacts" / name).as_uri() if local else None
     with _locked(folder / "lock") if local else contextlib.nullcontext():
+        if local and not (folder / "mlflow.db").exists():
+            _create(folder / "mlflow.db")
         client = MlflowClient(uri)
         found = client.get_experiment_by_name(name)
         if found is None:
@@ -68,6 +70,19 @@ def connect(uri: str, store: Path, name: str) -> tuple[MlflowClient, str]:
                 client.restore_experiment(experiment_id)
         client.set_experiment_tag(experiment_id, "harness.comparison", name)
     return client, experiment_id
+
+
+def _create(database: Path) -> None:
+    """MLflow makes its tables one by one; a kill or a full disk in between would leave a store that never opens. So
+    they are made aside, and the database appears whole."""
+    from mlflow import MlflowClient
+
+    aside = database.parent / "new"
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir()
+    MlflowClient(f"sqlite:///{aside / database.name}").search_experiments(max_results=1)
+    (aside / database.name).rename(database)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def process_runs(pid: int, started: float) -> bool:

@@ -101,10 +101,12 @@ def _check(
             raise BadInput(f"domain {domain!r} is empty; these have text: {', '.join(with_text)}")
         for split in SPLITS:
             if counts[split][domain] == 0:
+                sources = {d.source for other in SPLITS for d in documents[other] if d.domain == domain}
                 raise BadInput(
-                    f"domain {domain!r} is too small to split: {found} documents ({size[domain]:,} bytes), none of "
-                    f"them falls to {split}; give it more files or records, raise bytes_per_domain "
-                    f"({config.bytes_per_domain:,}) or lower max_document_bytes ({config.max_document_bytes:,})"
+                    f"domain {domain!r} is too small to split: {found} documents ({size[domain]:,} bytes) of "
+                    f"{len(sources)} files or records, each of which stays whole; none falls to {split}. Give it more "
+                    f"of them, a larger share of {split} (shares), more bytes_per_domain ({config.bytes_per_domain:,}) "
+                    f"or a lower max_document_bytes ({config.max_document_bytes:,})"
                 )
         if size[domain] < 0.95 * config.bytes_per_domain:
             log.warning(

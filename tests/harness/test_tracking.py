@@ -233,6 +233,20 @@ def test_two_processes_can_make_the_store_at_once(tmp_path):
         p.stdout.close()
 
 
+def test_a_kill_while_the_store_is_made_leaves_none_and_the_next_run_makes_it(tmp_path):
+    code = "from pathlib import Path; from harness.tracking import Tracker; "
+    made = start(code + f"Tracker('quick', {{}}, Path({str(tmp_path)!r}))")
+    while not list((tmp_path / "mlflow").glob("*/mlflow.db")):  # it is being made
+        assert made.poll() is None
+        time.sleep(0.01)
+    made.kill()
+    made.wait()
+    made.stdout.close()
+    assert not (tmp_path / "mlflow" / "mlflow.db").exists()
+    assert Tracker("quick", {}, tmp_path).client is not None
+    assert sorted(path.name for path in (tmp_path / "mlflow").iterdir()) == ["lock", "mlflow.db"]
+
+
 def test_off_costs_no_import_and_does_nothing(tmp_path):
     code = (
         "import sys, json; from pathlib import Path; sys.path.insert(0, {!r})\n"
