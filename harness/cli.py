@@ -245,13 +245,17 @@ def _on_early_sigterm(_signal: int, _frame: Any) -> None:
 
 
 def _on_sigterm(_signal: int, _frame: Any) -> None:
-    """First: train to the next point of the curve, write a checkpoint, exit 75. Again: at once."""
+    """First: train to the next point of the curve, write a checkpoint, exit 75. Again, or when nothing trains: at once.
+
+    Where a library swallows the exception, the end of the stage is where the run stops.
+    """
     from harness.errors import Interrupted
     from harness.training import STOP
 
-    if STOP.requested or not STOP.training:
-        raise Interrupted("stopped; run the same command to continue")
+    now = STOP.requested or not STOP.training
     STOP.requested = True
+    if now:
+        raise Interrupted("stopped; run the same command to continue")
 
 
 def _print_plan(plan: Any, store: Any) -> None:
