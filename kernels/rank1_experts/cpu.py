@@ -1,9 +1,8 @@
 """Rank-1 experts on CPU (numba, float32). Nothing of size tokens × slots × d is formed.
 
 Forward and the token side of backward walk over tokens and read expert rows in fours (the tables leave the cache, so
-several reads must be in flight); the expert side is a counting sort and segmented sums (kernels/segments.py). Where
-experts are met by several tokens, all of backward goes expert by expert (grouped.py). Slots whose activation and slope
-are both zero (half of them under relu) cost nothing but the dot product.
+several reads must be in flight); the expert side is a counting sort and segmented sums (kernels/segments.py). Slots
+whose activation and slope are both zero (half of them under relu) cost nothing but the dot product.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ import torch
 from torch import Tensor
 
 from kernels import segments
-from kernels.rank1_experts import grouped
 from kernels.rows import add_rows, dots, fetch_rows
 from kernels.threads import ZERO, array, check_range, jit, large_empty, parallel
 
@@ -54,14 +52,8 @@ def backward(
     activation: str,
     compact: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """(dx, dgates, experts touched if compact, du, dv); du and dv `[n_experts, d]`, or `[touched, d]` if compact."""
+    """(dx, dgates, experts touched, du, dv); du and dv `[n_experts, d]`, or `[touched, d]` if compact."""
     dx = torch.empty_like(dy, memory_format=torch.contiguous_format)
-    if not compact and grouped.pays(indices.numel(), len(u), x.shape[1]):
-        dgates, du, dv = torch.empty_like(h), large_empty(*u.shape), large_empty(*v.shape)
-        given = (array(each) for each in (dy, x, u, v, indices, gates, h))
-        filled = (array(each) for each in (dx, dgates, du, dv))
-        grouped.backward(*given, KINDS[activation], _activation, *filled)
-        return dx, dgates, indices.new_empty(0), du, dv
     dgates, dh, c = (torch.empty_like(h) for _ in range(3))  # dh weighs x in du, c weighs dy in dv
     parallel(
         _backward_tokens, len(dy), array(dy), array(u), array(v), array(indices), array(gates), array(h),

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 from kernels import dispatch
-from kernels.rank1_experts import ACTIVATIONS, coefficients, cpu, grouped, rank1_experts, reference
+from kernels.rank1_experts import ACTIVATIONS, coefficients, cpu, rank1_experts, reference
 from kernels.segments import PIECE
 
 
@@ -50,32 +50,6 @@ def test_coefficients_equal_the_float64_reference(outputs_and_gradients, assert_
     fast = outputs_and_gradients(lambda **g: coefficients(**g, activation=activation), given_, torch.float32)
     slow = outputs_and_gradients(lambda **g: reference.coefficients(**g, activation=activation), given_, torch.float64)
     assert_same(fast, slow)
-
-
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize(
-    ("tokens", "d", "n_experts", "slots"),
-    [(40, 256, 9, 3), (grouped.TOKENS + 37, 256, 5, 2), (3, 512, 1, 2)],
-    ids=["one part", "two parts", "one expert"],
-)
-def test_backward_by_experts_equals_the_float64_reference(
-    outputs_and_gradients, assert_same, monkeypatch, activation, tokens, d, n_experts, slots
-):
-    seen = []
-    monkeypatch.setattr(grouped, "backward", lambda *a, run=grouped.backward: (seen.append(1), run(*a)))
-    given_ = inputs(tokens, d, n_experts, slots)
-    fast = outputs_and_gradients(experts(activation), given_, torch.float32)
-    assert seen, "these sizes must go expert by expert"
-    assert_same(fast, outputs_and_gradients(truth(activation), given_, torch.float64))
-
-
-def test_backward_by_experts_needs_experts_met_twice_and_a_block_of_columns_a_thread():
-    threads = torch.get_num_threads()
-    d = grouped.WIDTH * threads
-    assert grouped.pays(100, 50, d)
-    assert not grouped.pays(99, 50, d)
-    assert not grouped.pays(100, 50, d + 1)
-    assert not grouped.pays(100, 50, d - grouped.WIDTH)
 
 
 @pytest.mark.parametrize("activation", ["relu", "gelu"])
