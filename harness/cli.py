@@ -81,6 +81,29 @@ def run(
     _say(f"\nresults: {target}/table.md, table.csv, table.json, figures/; again: harness show {target}")
 
 
+@app.command()
+def plan(
+    experiment: Annotated[str, typer.Argument(help="A name (`harness list experiments`) or the path of a .yaml file.")],
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting. Repeatable.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda or auto (cuda where there is one).")] = "auto",
+) -> None:
+    """Say what every system would take, before anything is trained: size, FLOPs, memory, time here.
+
+    Sizes that the budget leaves free are solved; a comparison that cannot be matched ends with exit status 2.
+    """
+    from harness.config import load
+    from harness.estimate import estimates
+    from harness.plan import make_plan
+    from harness.plan_text import render_plan
+    from harness.stages import Store
+
+    made = make_plan(load(experiment, set_), _numerics(device, "float32"))
+    for line in render_plan(made, estimates(made, Store(store_root()))):
+        _say(line)
+
+
 @app.command(name="list")
 def list_(what: Annotated[str, typer.Argument(help="systems, metrics, corpora or experiments.")]) -> None:
     """List what can be named in an experiment."""
@@ -165,6 +188,17 @@ def faults(
     report = measure(kills, out, seed)
     _say(f"{report.summary()}: {out}/table.md")
     raise typer.Exit(0 if report.passed else 1)
+
+
+@bench.command()
+def dictionaries(
+    out: Annotated[Path, typer.Option(help="Folder of table.md and table.json.")] = Path("results/dictionaries"),
+) -> None:
+    """Train every kind of dictionary on data with known features and tabulate what each recovers."""
+    from harness.bench.dictionaries import measure
+
+    report = measure(out)
+    _say(f"{len(report.kinds)} kinds in {report.seconds:.0f} s: {out}/table.md")
 
 
 @bench.command()

@@ -16,25 +16,36 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
 import models
-from harness import metrics, provenance, references
+from harness import metrics, provenance, references, teachers
 from harness.config import Experiment
 from harness.corpus import Corpus
 from harness.corpus.build import build, load
 from harness.decomposition import System
-from harness.dictionary_training import DictionaryRecord, Job, load_dictionaries, train_dictionaries
+from harness.dictionary_training import (
+    DictionaryRecord,
+    Job,
+    import_dictionaries,
+    load_dictionaries,
+    train_dictionaries,
+)
 from harness.errors import Interrupted
 from harness.evaluation import Cost, Evaluation, encode_split, read_codes
 from harness.measurement import Measurement
 from harness.metrics import loss as loss_metric
-from harness.plan import Plan, SystemRun
+from harness.plan import Plan, SubjectStages, SystemRun
 from harness.progress import stage_progress
+from harness.scaling import with_dense_equivalent
 from harness.stages import Stage, Store, digest
-from harness.table import RowProvenance, SeedResult, Table, check_writable, write_atomically
+from harness.table import RowProvenance, SeedResult, Table, check_writable, details_folder, write_atomically
 from harness.table import build as build_table
 from harness.table import write as write_table
+from harness.targets import dev_cross_entropy
 from harness.tracking import Invocation, tracker
-from harness.training import STOP, TrainingRecord, train_subject
+from harness.training import STOP, Teacher, TrainingRecord, save_untrained, train_subject
+from harness.training_config import TrainingConfig
+from harness.trials import Trials, chosen, trial_config
 from kernels import dispatch
+from saes.pretrained import Pretrained
 from saes.trainer import CURVE_FILE
 
 log = logging.getLogger(__name__)
@@ -58,14 +69,18 @@ class Comparison:
 
     def _run(self) -> Table:
         corpus = self._corpus()
+        for run in self.plan.runs:
+            if isinstance(run.trained.teacher, Path):
+                teachers.check_tokenizer(run.trained.teacher, corpus.tokenizer(), run.spec.name)
         with tracker(self.experiment, self.store.root).invocation(corpus.info, self._config_hash()) as invocation:
             results = [self._reference(name, stage, corpus, invocation) for name, stage in self.plan.references.items()]
             for run in self.plan.runs:
                 results.append(self._system(run, corpus, invocation))
+            source = provenance.collect(self._config_hash(), corpus.info.content_hash, self.dtype, self.device)
             table = build_table(
                 self.experiment.name,
-                results,
-                provenance.collect(self._config_hash(), corpus.info.content_hash, self.dtype, self.device),
+                with_dense_equivalent(results, self.experiment.scaling),
+                source.model_copy(update={"matched": self.plan.matching.statement}),
                 self.experiment.baseline,
             )
             self._write(table)
@@ -107,6 +122,7 @@ class Comparison:
         params: dict[str, Any] = {"kind": "dictionary" if spec.dictionary else "subject", **run.subject.config}
         if run.dictionary:
             params |= {f"dictionary.{key}": value for key, value in run.dictionary.config.items()}
+        record: DictionaryRecord | None = None
         with invocation.system(spec.name, run.seed, params) as tracked:
             if run.dictionary is None:
                 # While it trains, the curve is followed where it is written, then where it is kept.
@@ -114,10 +130,19 @@ class Comparison:
                 tracked.curve(subject / CURVE_FILE)
             else:
                 dictionaries = self._dictionaries(run, corpus)
-                for site in cast(Any, spec.dictionary).sites:
-                    tracked.curve(dictionaries / str(site) / CURVE_FILE, prefix=str(site))
-            measurements, kernels = self._measure(run, corpus)
+                record = DictionaryRecord.load(dictionaries)
+                for site in record.curves():
+                    tracked.curve(dictionaries / site / CURVE_FILE, prefix=site)
+            measurements, kernels, folders = self._measure(run, corpus)
+            for name, folder in folders.items():
+                tracked.details(folder, name)
+                _copy_readable(folder, details_folder(self.out, spec.name, run.seed) / name)
+            if record is not None:
+                measurements += record.measurements()
             stages = {stage.kind if stage.kind != "metric" else stage.label.split()[0]: stage for stage in run.stages()}
+            stages |= {f"trial x {scale:g}": stage for scale, stage in run.trained.trials.items()}
+            if isinstance(run.trained.teacher, SubjectStages):
+                stages["teacher"] = run.trained.teacher.stage
             kept = RowProvenance(
                 kernels=kernels,
                 stages={"corpus": self.plan.corpus.key, **{name: stage.key for name, stage in stages.items()}},
@@ -128,38 +153,120 @@ class Comparison:
                 run.seed,
                 measurements,
                 kept,
+                notes=[
+                    *self.plan.matching.notes(spec.name),
+                    *self._how_trained(run),
+                    *(record.notes() if record else []),
+                ],
                 not_applicable={} if spec.dictionary else dict(_BY_CONSTRUCTION),
             )
             tracked.finish(result)
         return result
 
+    def _how_trained(self, run: SystemRun) -> list[str]:
+        """What a reader of the table should know of how the row's subject came to be."""
+        spec = run.spec.subject
+        if spec.untrained:
+            return ["untrained"]
+        folder, target, notes = self.store.root / run.subject.folder, spec.training.target, []
+        if spec.training.teacher is not None:
+            notes.append(f"target {target.kind}, teacher {spec.training.teacher}")
+        if (record := TrainingRecord.load(folder)).floor is not None:
+            notes.append(f"floor {record.floor:.3f} nat/token, last training loss {record.final_loss:.3f}")
+        if isinstance(spec.teacher, Path):
+            notes.append("the teacher's own training is not counted: nobody here knows what it took")
+        if (trials := Trials.load(folder)) is not None:
+            notes.append(f"learning rates x {trials.scale:g}, of {', '.join(trials.dev)}")
+        return notes
+
     def _subject(self, run: SystemRun, corpus: Corpus, follow: Callable[[Path], None] | None = None) -> Path:
+        return self._trained(run.trained, corpus, follow)
+
+    def _trained(self, stages: SubjectStages, corpus: Corpus, follow: Callable[[Path], None] | None = None) -> Path:
+        spec = stages.spec
+        if (stored := self.store.finished(stages.stage)) is not None:
+            return stored
+        teacher, trials = self._teacher(stages, corpus), self._trials(stages, corpus)
+
         def produce(work: Path) -> None:
             if follow:
                 follow(work / CURVE_FILE)
-            torch.manual_seed(run.seed)
-            model = models.build(
-                run.spec.subject.architecture,
-                **run.spec.subject.settings,
-                vocab_size=corpus.info.vocab_size,
-                max_position_embeddings=corpus.train.length,
-                bos_token_id=corpus.info.end_of_text,
-                eos_token_id=corpus.info.end_of_text,
-            )
-            with stage_progress(run.subject.label) as report:
-                train_subject(
-                    cast(PreTrainedModel, model.to(self.device)),  # pyright: ignore[reportArgumentType]
-                    run.spec.subject.training,
-                    corpus.train,
-                    seed=run.seed,
-                    work=work,
-                    report=report,
-                    device=self.device,
-                    dtype=self.dtype,
-                )
+            if spec.untrained:
+                save_untrained(self._initial(stages, stages.seed, corpus), corpus.train.length, work)
+            else:
+                training = spec.training if trials is None else spec.training.scaled(trials.scale)
+                self._train(stages, training, stages.seed, corpus, work, stages.stage.label, teacher)
+            if trials is not None:
+                trials.save(work)
             corpus.tokenizer().save_pretrained(work / "model")
 
-        return self._stage(run.subject, produce)
+        return self._stage(stages.stage, produce)
+
+    def _initial(self, stages: SubjectStages, seed: int, corpus: Corpus) -> PreTrainedModel:
+        torch.manual_seed(seed)
+        model = models.build(
+            stages.spec.architecture,
+            **stages.spec.settings,
+            vocab_size=corpus.info.vocab_size,
+            max_position_embeddings=corpus.train.length,
+            bos_token_id=corpus.info.end_of_text,
+            eos_token_id=corpus.info.end_of_text,
+        )
+        return cast(PreTrainedModel, model.to(self.device))  # pyright: ignore[reportArgumentType]
+
+    def _train(
+        self,
+        stages: SubjectStages,
+        training: TrainingConfig,
+        seed: int,
+        corpus: Corpus,
+        work: Path,
+        label: str,
+        teacher: Teacher | None = None,
+    ) -> PreTrainedModel:
+        model = self._initial(stages, seed, corpus)
+        with stage_progress(label) as report:
+            train_subject(
+                model,
+                training,
+                corpus.train,
+                seed=seed,
+                work=work,
+                report=report,
+                device=self.device,
+                dtype=self.dtype,
+                teacher=teacher,
+                dev=corpus.dev,
+            )
+        return model
+
+    def _teacher(self, stages: SubjectStages, corpus: Corpus) -> Teacher | None:
+        if stages.teacher is None:
+            return None
+        if isinstance(stages.teacher, Path):
+            model: Any = AutoModelForCausalLM.from_pretrained(stages.teacher)
+            return Teacher(model.to(self.device), 0.0)
+        folder = self._trained(stages.teacher, corpus)
+        model = AutoModelForCausalLM.from_pretrained(folder / "model")
+        return Teacher(model.to(self.device), TrainingRecord.load(folder).training_flops)
+
+    def _trials(self, stages: SubjectStages, corpus: Corpus) -> Trials | None:
+        """Runs the trials of a subject and chooses among them."""
+        wanted = self.experiment.learning_rate_trials
+        if wanted is None or not stages.trials:
+            return None
+        dev, flops = {}, 0.0
+        for scale, stage in stages.trials.items():
+
+            def produce(work: Path, scale: float = scale, label: str = stage.label) -> None:
+                training = trial_config(stages.spec.training, scale, wanted)
+                model = self._train(stages, training, self.experiment.seeds[0], corpus, work, label)
+                (work / "dev.json").write_text(json.dumps(dev_cross_entropy(model, corpus.dev)))
+
+            folder = self._stage(stage, produce)
+            dev[scale] = json.loads((folder / "dev.json").read_text())
+            flops += TrainingRecord.load(folder).training_flops
+        return chosen(dev, flops)
 
     def _model(self, run: SystemRun, corpus: Corpus) -> PreTrainedModel:
         folder = self._subject(run, corpus) / "model"
@@ -172,12 +279,19 @@ class Comparison:
         if (stored := self.store.finished(run.dictionary)) is not None:
             return stored
         assert run.spec.dictionary is not None
+        if isinstance(source := run.spec.dictionary.config, Pretrained):
+            sites = run.spec.dictionary.sites
+            return self._stage(
+                run.dictionary,
+                lambda work: import_dictionaries(source, sites, work, self._model(run, corpus), corpus.dev),
+            )
         settings = run.spec.dictionary.settings
         together = [
             other
             for other in self.plan.runs
             if other.dictionary is not None
             and other.subject.key == run.subject.key
+            and not isinstance(cast(Any, other.spec.dictionary).config, Pretrained)
             and cast(Any, other.spec.dictionary).settings == settings
         ]
         stages = list({cast(Stage, other.dictionary).key: other for other in together}.values())
@@ -204,8 +318,9 @@ class Comparison:
         _stop_if_asked()
         return self.store.root / run.dictionary.folder
 
-    def _measure(self, run: SystemRun, corpus: Corpus) -> tuple[list[Measurement], dict[str, str]]:
-        """The row's figures, and every kernel that ran for them or for what they were measured on."""
+    def _measure(self, run: SystemRun, corpus: Corpus) -> tuple[list[Measurement], dict[str, str], dict[str, Path]]:
+        """The row's figures, every kernel that ran for them or for what they were measured on, and by metric the
+        folder with what else it left."""
         evaluation: Evaluation | None = None
 
         def prepared(artifacts: Path) -> Evaluation:
@@ -224,6 +339,7 @@ class Comparison:
         if run.dictionary:
             kernels |= DictionaryRecord.load(self._dictionaries(run, corpus)).kernels
         found: list[Measurement] = []
+        folders: dict[str, Path] = {}
         for name, stage in run.metrics.items():
 
             def produce(work: Path, name: str = name, label: str = stage.label) -> None:
@@ -234,14 +350,16 @@ class Comparison:
                     measured = metrics.module_of(name).measure(subject, self.plan.metric_options[name])
                 save_measurements(work, measured, {**json.loads((codes / KERNELS).read_text()), **ran})
 
-            measured, ran = load_measurements(self._stage(stage, produce))
+            folders[name] = self._stage(stage, produce)
+            measured, ran = load_measurements(folders[name])
             found += measured
             kernels |= ran
-        return found, kernels
+        return found, kernels, folders
 
     def _evaluation(self, run: SystemRun, corpus: Corpus) -> Evaluation:
         config = self.experiment.evaluation
         training = TrainingRecord.load(self._subject(run, corpus))
+        trials = Trials.load(self._subject(run, corpus))
         cost = Cost(
             parameters=training.parameters,
             active_parameters=training.active_parameters,
@@ -250,6 +368,7 @@ class Comparison:
             training_tokens=training.tokens,
             training_seconds=training.seconds,
             peak_memory_bytes=training.peak_memory_bytes,
+            trial_flops=trials.flops if trials else 0.0,
         )
         grafts = None
         if run.spec.dictionary is not None:
@@ -266,6 +385,7 @@ class Comparison:
             resamples=config.resamples,
             load_codes=lambda site: read_codes(self.store.root / run.codes.folder, site),
             cost=cost,
+            tokenizer=corpus.tokenizer(),
         )
 
     def _write(self, table: Table) -> None:
@@ -293,6 +413,13 @@ _BY_CONSTRUCTION = {
         "reconstruction/norm_ratio",
     )
 }
+
+
+def _copy_readable(stage: Path, details: Path) -> None:
+    """What a metric left for people, from its stage into the results folder."""
+    for file in sorted(path for path in stage.iterdir() if path.suffix in (".md", ".html", ".parquet")):
+        details.mkdir(parents=True, exist_ok=True)
+        write_atomically(details / file.name, file.read_bytes())
 
 
 def _stop_if_asked() -> None:

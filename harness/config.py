@@ -5,14 +5,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from harness.corpus.config import CorpusConfig
 from harness.errors import BadInput
-from harness.training_config import Strict, TrainingConfig
+from harness.training_config import LearningRateTrials, Strict, TrainingConfig
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -30,13 +30,30 @@ class EvaluationConfig(Strict):
     resamples: int = Field(default=1000, ge=100, description="Bootstrap resamples behind every interval.")
 
 
+class BudgetConfig(Strict):
+    """What is equal in every system that is compared (see harness/budget.py)."""
+
+    matched: Literal["training_flops", "active_parameters", "forward_flops", "tokens", "none"] = "training_flops"
+    tolerance: float = Field(default=0.02, gt=0, lt=1, description="Largest relative difference that counts as equal.")
+    amount: float | None = Field(
+        default=None,
+        gt=0,
+        description="What each gets. Default: the most that a row asks, or what the baseline has.",
+    )
+    free: dict[str, str] = Field(
+        default_factory=dict, description="Row -> what is solved for it: tokens, or one of its sizes, such as d_ff."
+    )
+
+
 class Experiment(Strict):
     """One comparison: corpus, budget, systems, seeds, metrics. It yields one table."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")
     description: str = ""
     corpus: CorpusConfig = CorpusConfig()
+    budget: BudgetConfig = BudgetConfig()
     training: TrainingConfig = TrainingConfig()
+    learning_rate_trials: LearningRateTrials | None = None
     dictionary_training: dict[str, Any] = Field(default_factory=dict)
     evaluation: EvaluationConfig = EvaluationConfig()
     systems: dict[str, dict[str, Any]] = Field(min_length=1)
@@ -45,6 +62,10 @@ class Experiment(Strict):
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
     baseline: str | None = Field(
         default=None, description="The row that the others are compared with, paired by document."
+    )
+    scaling: tuple[str, ...] = Field(
+        default=(),
+        description="Rows of several sizes whose loss against training FLOPs is fitted (harness/scaling.py).",
     )
     tracking: Literal["mlflow", "off"] = "mlflow"
 
@@ -174,12 +195,18 @@ def _partition_outside_brackets(text: str) -> tuple[str, str, str]:
 
 
 def _one_line(error: ValidationError, model: type[BaseModel], where: str) -> str:
-    first = error.errors()[0]
-    path = [str(part) for part in first["loc"]]
+    # A typing slip in a required key gives two errors: the unknown key says more than the missing one.
+    first = next((e for e in error.errors() if e["type"] == "extra_forbidden"), error.errors()[0])
+    owner, path = _resolved(model, [str(part) for part in first["loc"]])
     key = ".".join([where, *path] if where else path) or model.__name__
     if first["type"] == "extra_forbidden":
-        owner = _owner(model, path[:-1])
         return f"{key}: unknown key; {nearest(path[-1], list(owner.model_fields))}"
+    if first["type"] == "union_tag_invalid":
+        context = first.get("ctx", {})
+        known = [tag.strip("' ") for tag in context["expected_tags"].split(",")]
+        return f"{key}.kind = {context['tag']!r}: {nearest(context['tag'], known)}"
+    if first["type"] == "union_tag_not_found":
+        return f"{key} = {first['input']!r}: must be a mapping that names a kind"
     message = first["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
@@ -189,11 +216,27 @@ def _one_line(error: ValidationError, model: type[BaseModel], where: str) -> str
     return f"{key} = {shown if len(shown) < 80 else shown[:77] + '...'}: {message}{more}"
 
 
-def _owner(model: type[BaseModel], path: list[str]) -> type[BaseModel]:
-    """The model that the key at `path` belongs to, for naming its allowed fields."""
-    for part in path:
+def _resolved(model: type[BaseModel], path: list[str]) -> tuple[type[BaseModel], list[str]]:
+    """The model that the last part of `path` belongs to, and the path as the file writes it: in a choice by `kind`,
+    pydantic's path names the kind that was chosen."""
+    written, choices = [], []
+    for place, part in enumerate(path):
+        tagged = [choice for choice in choices if part in get_args(choice.model_fields["kind"].annotation)]
+        choices = []
+        if tagged:
+            model = tagged[0]
+            continue
+        written.append(part)
         field = model.model_fields.get(part)
-        annotation = field.annotation if field else None
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            model = annotation
-    return model
+        inner = _models_in(field.annotation) if field else []
+        if len(inner) > 1:
+            choices = [choice for choice in inner if "kind" in choice.model_fields]
+        elif inner and place < len(path) - 1:
+            model = inner[0]
+    return model, written
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type):
+        return [annotation] if issubclass(annotation, BaseModel) else []
+    return [model for argument in get_args(annotation) for model in _models_in(argument)]

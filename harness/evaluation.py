@@ -16,6 +16,8 @@ from harness.decomposition import Encoded, Site, System
 from kernels.codes import Codes
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
     from harness.corpus import Batch, PackedSplit
 
 
@@ -30,6 +32,7 @@ class Cost:
     training_tokens: int
     training_seconds: float
     peak_memory_bytes: int
+    trial_flops: float = 0.0  # of learning-rate trials, beside the training
 
 
 @dataclass
@@ -37,7 +40,8 @@ class Evaluation:
     """One system on the evaluation split.
 
     sequences: how many evaluation sequences losses are computed on. codes_sequences: how many of them (the first) have
-    stored codes. `load_codes(site)` reads what the codes stage stored.
+    stored codes. `load_codes(site)` reads what the codes stage stored. tokenizer: the corpus's; None only in tests of
+    metrics that show no text.
     """
 
     system: System
@@ -50,6 +54,7 @@ class Evaluation:
     load_codes: Callable[[Site], Encoded]
     cost: Cost
     artifacts: Path = field(default_factory=Path)
+    tokenizer: PreTrainedTokenizerFast | None = None
 
     def batches(self, sequences: int | None = None, *, dev: bool = False) -> Iterator[Batch]:
         """The split in batches on the system's device, always in the same order and of the same size: losses move in

@@ -16,7 +16,8 @@ def lines(kind: str) -> list[str]:
 def _systems() -> list[tuple[str, str]]:
     import models
     import saes
-    from harness.systems import dictionary_names, subject_names
+    from harness.systems import PRETRAINED, dictionary_names, subject_names
+    from saes.pretrained import Pretrained
 
     subjects = [
         (name, "subject: " + _first_sentence(inspect.getmodule(models.architecture(name).model_class)))
@@ -25,14 +26,15 @@ def _systems() -> list[tuple[str, str]]:
     dictionaries = [
         (f"SUBJECT+{name}", "dictionary: " + _first_sentence(inspect.getmodule(saes.config_class(name))))
         for name in dictionary_names()
-        if not name.startswith("saelens:")
+        if not name.startswith("saelens:") and name != PRETRAINED
     ]
+    ready = [(f"SUBJECT+{PRETRAINED}", "dictionary: " + _first_sentence(inspect.getmodule(Pretrained)))]
     theirs = [  # not looked into: importing SAELens takes seconds
         (f"SUBJECT+{name}", "dictionary: SAELens' own architecture, trained on the same activations")
         for name in dictionary_names()
         if name.startswith("saelens:")
     ]
-    return subjects + dictionaries + theirs
+    return subjects + dictionaries + ready + theirs
 
 
 def _metrics() -> list[tuple[str, str]]:

@@ -18,6 +18,8 @@ class Measurement:
     units, where documents cannot be resampled without bias: see `resampled`). Resample b draws the same documents in
     every system and seed, so differences between systems are paired. None: the figure has no sampling error (a
     parameter count) or none that we can state.
+
+    `reason`: where the value is nan, why, and what would be needed; it stands in the table in place of a figure.
     """
 
     name: str
@@ -27,3 +29,4 @@ class Measurement:
     version: int
     replicates: np.ndarray | None = None
     resampled: Literal["documents", "units"] | None = None
+    reason: str | None = None

@@ -8,18 +8,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import torch
 
 import models
-from harness import metrics
+from harness import metrics, teachers
+from harness.budget import Matching, matched
 from harness.config import Experiment, nearest, validated
 from harness.corpus import READERS, contents_digest, source_packages
 from harness.errors import BadInput
 from harness.stages import Stage
-from harness.systems import SystemSpec, system_specs
+from harness.systems import SubjectSpec, SystemSpec, system_specs
 from harness.training_config import Strict
+from harness.trials import trial_config
 
 REFERENCES = ("unigram", "bigram", "kneser_ney")
 
@@ -38,17 +41,40 @@ class Numerics:
 
 
 @dataclass(frozen=True)
+class SubjectStages:
+    """The stage that trains a subject with one seed, and those that it needs: its teacher, its learning-rate trials (by
+    the factor that scales the rates)."""
+
+    spec: SubjectSpec
+    seed: int
+    stage: Stage
+    trials: dict[float, Stage]
+    teacher: SubjectStages | Path | None
+
+    def before(self) -> Iterator[Stage]:
+        if isinstance(self.teacher, SubjectStages):
+            yield from self.teacher.before()
+            yield self.teacher.stage
+        yield from self.trials.values()
+
+
+@dataclass(frozen=True)
 class SystemRun:
     """One system with one seed, and its stages."""
 
     spec: SystemSpec
     seed: int
-    subject: Stage
+    trained: SubjectStages
     dictionary: Stage | None
     codes: Stage
     metrics: dict[str, Stage]
 
+    @property
+    def subject(self) -> Stage:
+        return self.trained.stage
+
     def stages(self) -> Iterator[Stage]:
+        """Those of this row; what its subject needed before is `trained.before()`."""
         yield self.subject
         if self.dictionary:
             yield self.dictionary
@@ -64,16 +90,19 @@ class Plan:
     references: dict[str, Stage]
     runs: tuple[SystemRun, ...]
     metric_options: dict[str, Strict]
+    matching: Matching
 
     def stages(self) -> list[Stage]:
         """Every stage once, in the order in which they can run."""
-        everything = [self.corpus, *self.references.values(), *(stage for run in self.runs for stage in run.stages())]
+        everything = [self.corpus, *self.references.values()]
+        for run in self.runs:
+            everything += [*run.trained.before(), *run.stages()]
         return list({stage.key: stage for stage in everything}.values())
 
 
 def make_plan(experiment: Experiment, numerics: Numerics) -> Plan:
     """Checks everything that can be checked before anything runs. Raises BadInput."""
-    specs = system_specs(experiment)
+    matching = matched(experiment, system_specs(experiment))
     options = _metric_options(experiment)
     for name in experiment.references:
         if name not in REFERENCES:
@@ -100,9 +129,11 @@ def make_plan(experiment: Experiment, numerics: Numerics) -> Plan:
         for name in experiment.references
     }
     runs = tuple(
-        _system_run(spec, seed, experiment, numerics, corpus, options) for spec in specs for seed in experiment.seeds
+        _system_run(spec, seed, experiment, numerics, corpus, options)
+        for spec in matching.specs
+        for seed in experiment.seeds
     )
-    return Plan(experiment, numerics, corpus, references, runs, options)
+    return Plan(experiment, numerics, corpus, references, runs, options, matching)
 
 
 def _system_run(
@@ -114,21 +145,8 @@ def _system_run(
     options: dict[str, Strict],
 ) -> SystemRun:
     evaluation = experiment.evaluation
-    config = models.architecture(spec.subject.architecture).config(**spec.subject.settings)
-    settings = {name: getattr(config, name) for name in type(config).settings()}
-    subject = Stage(
-        kind="subject",
-        label=f"subject {spec.subject.name}, seed {seed}",
-        config={
-            "architecture": spec.subject.architecture,
-            "settings": settings,
-            "training": spec.subject.training.model_dump(mode="json"),
-            "seed": seed,
-            **numerics.as_config(),
-        },
-        upstream=(corpus.key,),
-        modules=("harness.training", spec.subject.module),
-    )
+    trained = subject_stages(spec.subject, seed, experiment, numerics, corpus)
+    subject = trained.stage
     dictionary = None
     if spec.dictionary is not None:
         dictionary = Stage(
@@ -176,7 +194,54 @@ def _system_run(
         )
         for name, chosen in options.items()
     }
-    return SystemRun(spec, seed, subject, dictionary, codes, of_metric)
+    return SystemRun(spec, seed, trained, dictionary, codes, of_metric)
+
+
+def subject_stages(
+    spec: SubjectSpec, seed: int, experiment: Experiment, numerics: Numerics, corpus: Stage
+) -> SubjectStages:
+    config = models.architecture(spec.architecture).config(**spec.settings)
+    determined = {
+        "architecture": spec.architecture,
+        "settings": {name: getattr(config, name) for name in type(config).settings()},
+        **numerics.as_config(),
+    }
+    modules = ("harness.training", spec.module)
+    if spec.untrained:
+        untrained = {**determined, "training": {"tokens": 0}, "seed": seed}
+        stage = Stage("subject", f"subject {spec.name}, seed {seed}", untrained, (corpus.key,), modules)
+        return SubjectStages(spec, seed, stage, {}, None)
+    teacher: SubjectStages | Path | None = None
+    upstream, chosen_from = [corpus.key], {}
+    if isinstance(spec.teacher, SubjectSpec):
+        teacher = subject_stages(spec.teacher, seed, experiment, numerics, corpus)
+        upstream.append(teacher.stage.key)
+    elif spec.teacher is not None:
+        teacher = spec.teacher
+        upstream.append(teachers.digest_of(teacher))
+    trials = {}
+    if experiment.learning_rate_trials is not None:
+        # One choice for all seeds, made with the first.
+        first, modules = experiment.seeds[0], (*modules, "harness.trials")
+        for scale in experiment.learning_rate_trials.scales:
+            trial = trial_config(spec.training, scale, experiment.learning_rate_trials)
+            trials[scale] = Stage(
+                kind="trial",
+                label=f"trial of {spec.name}, learning rates x {scale:g}",
+                config={**determined, "training": trial.model_dump(mode="json"), "seed": first},
+                upstream=(corpus.key,),
+                modules=modules,
+            )
+        upstream += [stage.key for stage in trials.values()]
+        chosen_from = {"learning_rate_trials": list(trials)}
+    stage = Stage(
+        kind="subject",
+        label=f"subject {spec.name}, seed {seed}",
+        config={**determined, "training": spec.training.model_dump(mode="json"), "seed": seed, **chosen_from},
+        upstream=tuple(upstream),
+        modules=modules,
+    )
+    return SubjectStages(spec, seed, stage, trials, teacher)
 
 
 def _metric_options(experiment: Experiment) -> dict[str, Strict]:

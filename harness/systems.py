@@ -10,19 +10,28 @@ import dataclasses
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, TypeVar, cast
 
 import yaml
 from pydantic import Field, create_model
 
 import models
 import saes
+from harness import teachers
 from harness.config import Experiment, nearest, validated
 from harness.decomposition import Point, Site
 from harness.errors import BadInput
 from harness.training_config import Strict, TrainingConfig
+from saes.pretrained import Pretrained
+from saes.settings import Objective
 from saes.trainer import TrainSettings
 from saes.training_dictionary import DictionaryConfig
+
+# Rows `subject+pretrained`: dictionaries from a folder or a release, not trained here.
+PRETRAINED = "pretrained"
+S = TypeVar("S", bound="SiteOptions")
+C = TypeVar("C", bound="DictionaryConfig | Pretrained")
 
 # Fixed by the corpus, so no setting of a system.
 _OF_CORPUS = ("vocab_size", "max_position_embeddings", "bos_token_id", "eos_token_id", "pad_token_id")
@@ -30,12 +39,18 @@ _OF_CORPUS = ("vocab_size", "max_position_embeddings", "bos_token_id", "eos_toke
 
 @dataclass(frozen=True)
 class SubjectSpec:
-    """A model to train: architecture (name in the registry of models), its settings, how it is trained."""
+    """A model to train: architecture (name in the registry of models), its settings, how it is trained.
+
+    untrained: a control that stays as it was initialised. teacher: what its target names: another subject of the
+    experiment, or the folder of a Hugging Face model.
+    """
 
     name: str
     architecture: str
     settings: dict[str, Any]
     training: TrainingConfig
+    untrained: bool = False
+    teacher: SubjectSpec | Path | None = None
 
     @property
     def module(self) -> str:
@@ -44,10 +59,11 @@ class SubjectSpec:
 
 @dataclass(frozen=True)
 class DictionarySpec:
-    """Dictionaries to train on a subject: kind, configuration of each, the sites that get one, how they are trained."""
+    """Dictionaries on a subject: kind, configuration of each (or where they come from), the sites that get one, how
+    they are trained."""
 
     kind: str
-    config: DictionaryConfig
+    config: DictionaryConfig | Pretrained
     sites: tuple[Site, ...]
     settings: TrainSettings
 
@@ -70,6 +86,13 @@ class SiteOptions(Strict):
     layers: Literal["all"] | tuple[int, ...] = "all"
 
 
+class TrainedHere(SiteOptions):
+    """How the dictionaries of one row are trained, where that differs from the experiment's `dictionary_training`."""
+
+    objective: Objective | None = None  # short for training: {objective: ...}, so that it can stand in brackets
+    training: dict[str, Any] = Field(default_factory=dict)
+
+
 def subject_names() -> list[str]:
     _load_entry_points()
     return list(models.ARCHITECTURES)
@@ -77,7 +100,7 @@ def subject_names() -> list[str]:
 
 def dictionary_names() -> list[str]:
     _load_entry_points()
-    return list(saes.DICTIONARIES)
+    return [*saes.DICTIONARIES, PRETRAINED]
 
 
 def system_specs(experiment: Experiment) -> list[SystemSpec]:
@@ -95,47 +118,115 @@ def _system(
 ) -> SystemSpec:
     subject_text, plus, dictionary_text = _split(name)
     # A subject that is a row itself is trained once, for both rows, with that row's options.
-    subject = _subject(subject_text, own_options.get(subject_text, {}) if plus else options, name, experiment)
+    own = own_options.get(subject_text, {}) if plus else options
+    subject = _subject(subject_text, own, name, experiment, own_options)
     dictionary = _dictionary(dictionary_text, options, name, subject, experiment) if plus else None
     return SystemSpec(name, subject, dictionary)
 
 
-def _subject(text: str, options: dict[str, Any], row: str, experiment: Experiment) -> SubjectSpec:
+def _subject(
+    text: str,
+    options: dict[str, Any],
+    row: str,
+    experiment: Experiment,
+    own_options: dict[str, dict[str, Any]],
+    students: tuple[str, ...] = (),
+) -> SubjectSpec:
     architecture, settings = _with_brackets(text, options, row)
     if architecture not in models.ARCHITECTURES:
         raise BadInput(f"systems.{row}: no subject {architecture!r}; {nearest(architecture, subject_names())}")
     training = _overridden(experiment.training, settings.pop("training", {}), f"systems.{row}.training")
+    settings.pop("variant", None)  # tells rows apart whose difference is no setting, such as how they are trained
+    untrained = settings.pop("untrained", False)
+    if not isinstance(untrained, bool):
+        raise BadInput(f"systems.{row}.untrained = {untrained!r}: must be true or false")
     registered = models.architecture(architecture)
     allowed = [key for key in registered.config_class.settings() if key not in (*_OF_CORPUS, *registered.fixed)]
     for key in settings:
         if key not in allowed:
-            raise BadInput(f"systems.{row}.{key}: unknown key; {nearest(key, [*allowed, 'training'])}")
+            known = [*allowed, "training", "untrained", "variant"]
+            raise BadInput(f"systems.{row}.{key}: unknown key; {nearest(key, known)}")
     try:
         registered.config(**settings)
     except ValueError as error:
         raise BadInput(f"systems.{row}: {error}") from None
-    return SubjectSpec(text, architecture, settings, training)
+    teacher = None
+    if training.teacher is not None and not untrained:
+        teacher = _teacher(training.teacher, text, row, experiment, own_options, students)
+    return SubjectSpec(text, architecture, settings, training, untrained, teacher)
+
+
+def _teacher(
+    name: str,
+    student: str,
+    row: str,
+    experiment: Experiment,
+    own_options: dict[str, dict[str, Any]],
+    students: tuple[str, ...],
+) -> SubjectSpec | Path:
+    where = f"systems.{row}.training.target.teacher"
+    if name.startswith(teachers.PREFIX):
+        return teachers.folder_of(name, where)
+    if name not in own_options:
+        rows = [*own_options, "hf:<folder or Hub id>"]
+        raise BadInput(f"{where} = {name!r}: no subject row of this experiment; {nearest(name, rows)}")
+    if name in (student, *students):
+        raise BadInput(
+            f"{where} = {name!r}: {'it would teach itself' if name == student else 'they would teach each other'}; "
+            f"give {name} a training.target of its own, such as {{kind: ce}}"
+        )
+    return _subject(name, own_options[name], row, experiment, own_options, (*students, student))
 
 
 def _dictionary(
     text: str, options: dict[str, Any], row: str, subject: SubjectSpec, experiment: Experiment
 ) -> DictionarySpec:
     kind, settings = _with_brackets(text, options, row)
+    if kind == PRETRAINED:
+        return _pretrained(settings, row, subject)
     if kind not in saes.DICTIONARIES:
         raise BadInput(f"systems.{row}: no dictionary {kind!r}; {nearest(kind, dictionary_names())}")
     config_class = saes.config_class(kind)
-    known = {field.name: field for field in dataclasses.fields(config_class)}
-    fields: dict[str, Any] = {key: (_type_of(config_class, key), _default(field)) for key, field in known.items()}
-    fields["training"] = (dict[str, Any], Field(default_factory=dict))
-    strict = create_model(f"{kind} options", __base__=SiteOptions, **fields)
-    checked = validated(strict, settings, where=f"systems.{row}")
-    training = {**experiment.dictionary_training, **getattr(checked, "training")}  # noqa: B009 (a created model)
-    try:
-        config = config_class(**{key: getattr(checked, key) for key in known})
-    except ValueError as error:
-        raise BadInput(f"systems.{row}: {error}") from None
+    checked = _checked(TrainedHere, config_class, settings, row)
+    training = {**experiment.dictionary_training, **checked.training}
+    if checked.objective is not None:
+        training["objective"] = checked.objective
+    config = _built(config_class, checked, row)
     sites = _sites(checked, config.transcodes, subject, row)
     return DictionarySpec(kind, config, sites, _train_settings(training, row))
+
+
+def _pretrained(settings: dict[str, Any], row: str, subject: SubjectSpec) -> DictionarySpec:
+    checked = _checked(SiteOptions, Pretrained, settings, row)
+    source = _built(Pretrained, checked, row)
+    sites = _sites(checked, checked.point == "mlp", subject, row)
+    width = models.architecture(subject.architecture).config(**subject.settings).d_model
+    try:
+        source.check_layers(len(sites))
+        transcodes = {source.check_folder(site.layer, width) for site in sites}
+        source = source.with_contents([site.layer for site in sites])
+    except (ValueError, OSError) as error:
+        raise BadInput(f"systems.{row}: {error}") from None
+    if source.path is not None and transcodes != {checked.point == "mlp"}:
+        raise BadInput(
+            f"systems.{row}.point = {checked.point!r}: a transcoder reads and writes at 'mlp', an autoencoder does not"
+        )
+    return DictionarySpec(PRETRAINED, source, sites, TrainSettings())
+
+
+def _checked(base: type[S], cls: type, settings: dict[str, Any], row: str) -> S:
+    """The settings of a row as `base` with the options of the dataclass `cls` beside its own."""
+    known = {field.name: field for field in dataclasses.fields(cls) if field.init}
+    fields: dict[str, Any] = {key: (_type_of(cls, key), _default(field)) for key, field in known.items()}
+    return validated(create_model(f"{cls.__name__} options", __base__=base, **fields), settings, where=f"systems.{row}")
+
+
+def _built(cls: type[C], checked: SiteOptions, row: str) -> C:
+    known = [field.name for field in dataclasses.fields(cast(Any, cls)) if field.init]
+    try:
+        return cls(**{key: getattr(checked, key) for key in known})
+    except ValueError as error:
+        raise BadInput(f"systems.{row}: {error}") from None
 
 
 def _sites(options: SiteOptions, transcodes: bool, subject: SubjectSpec, row: str) -> tuple[Site, ...]:

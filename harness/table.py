@@ -100,6 +100,7 @@ class Provenance(_Model):
     dtype: str
     device: str
     created: str | None = None
+    matched: str | None = None  # what is equal in the systems compared; None in tables older than the statement
 
 
 class Table(_Model):
@@ -176,9 +177,9 @@ def _row(system: str, results: list[SeedResult]) -> Row:
         reasons.update(result.not_applicable)
     for name in dict.fromkeys(m.name for r in results for m in r.measurements):
         found = _by_seed(results, name)
-        broken = [f"seed {seed} gave {m.value}" for seed, m in found.items() if not np.isfinite(m.value)]
+        broken = [m.reason or f"seed {seed} gave {m.value}" for seed, m in found.items() if not np.isfinite(m.value)]
         if broken:  # a mean without the seeds that failed would flatter the system
-            reasons[name] = ", ".join(broken)
+            reasons[name] = "; ".join(dict.fromkeys(broken))
         else:
             metrics[name] = _figure(found, seeds)
     return Row(
@@ -268,6 +269,11 @@ def write_atomically(path: Path, data: bytes) -> None:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
         raise HarnessError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def details_folder(results: Path, row: str, seed: int) -> Path:
+    """Where a results folder keeps what metrics leave for people to read about a row and seed, by metric."""
+    return results / "details" / f"{row.replace('/', '_')} seed {seed}"
 
 
 def check_writable(folder: Path) -> None:

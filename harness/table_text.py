@@ -175,6 +175,8 @@ def markdown(table: Table) -> str:
         + (f", {h.gpu}" if h.gpu else ""),
         f"- Python {p.python}, {p.os}; " + ", ".join(f"{name} {v}" for name, v in p.packages.items()),
     ]
+    if p.matched is not None:
+        lines.append(f"- matched: {p.matched}")
     for row in table.rows:
         if row.provenance.kernels:
             ran = ", ".join(f"{op}: {implementation}" for op, implementation in row.provenance.kernels.items())

@@ -332,6 +332,22 @@ class SystemRun(_Recorded):
         with self.sending:
             self.tracker.attempt(send)
 
+    def details(self, folder: Path, metric: str) -> None:
+        """What a metric left beside its figures: pages and parquet files as artifacts, `*.table.json` (columns of plain
+        values) as tables that the interface can show."""
+
+        def send(client: MlflowClient) -> None:
+            assert self.run_id is not None
+            for file in sorted(folder.iterdir()):
+                if file.name.endswith(".table.json"):
+                    columns = json.loads(file.read_text(encoding="utf-8"))
+                    client.log_table(self.run_id, columns, f"{metric}/{file.name.removesuffix('.table.json')}.json")
+                elif file.suffix in (".md", ".html", ".parquet"):
+                    client.log_artifact(self.run_id, str(file), metric)
+
+        if self.run_id is not None:
+            self.tracker.attempt(send)
+
     def finish(self, result: SeedResult) -> None:
         """The final figures, synchronously."""
         if self.run_id is not None:

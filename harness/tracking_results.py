@@ -9,7 +9,7 @@ import yaml
 
 from harness.errors import HarnessError
 from harness.measurement import Measurement
-from harness.table import Row, SeedResult, read
+from harness.table import Row, SeedResult, details_folder, read
 from harness.tracking import Tracker, table_digest
 
 
@@ -39,6 +39,8 @@ def log_results(folder: Path, store: Path) -> str:
                 with invocation.system(row.system, seed, {"kind": row.kind}) as run:
                     for prefix, curve in _stored_curves(row, seed, store).items():
                         run.curve(curve, prefix)
+                    for details in sorted(details_folder(folder, row.system, seed).glob("*/")):
+                        run.details(details, details.name)
                     run.finish(_seed_result(row, seed))
         invocation.finish(table, folder)
     if tracker.client is None:

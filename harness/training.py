@@ -18,9 +18,11 @@ from transformers.trainer_callback import TrainerControl, TrainerState
 
 from harness.errors import HarnessError, Interrupted
 from harness.memory import peak_memory, reset_peak_memory
-from harness.optimizer import MuonAdamW
+from harness.optimizer import MuonAdamW, clip_gradients
+from harness.probe import UsageProbe, probe_every
 from harness.progress import Report
-from harness.training_config import TrainingConfig
+from harness.targets import Objective, dev_cross_entropy, forward_flops_per_token, sequence
+from harness.training_config import Distillation, Floor, TrainingConfig
 from kernels import dispatch
 
 if TYPE_CHECKING:
@@ -33,7 +35,11 @@ _MARK = "complete.json"  # written last into a checkpoint: without it the checkp
 
 @dataclass(frozen=True)
 class TrainingRecord:
-    """What training a subject took. Times are wall seconds on this machine, over all parts of an interrupted run."""
+    """What training a subject took. Times are wall seconds on this machine, over all parts of an interrupted run.
+
+    training_flops holds all of it: teacher_flops, the part that a teacher's training and its forward passes took, too.
+    An untrained subject has 0 tokens. floor: c of a target with a floor, and the μ it ended with.
+    """
 
     tokens: int
     steps: int
@@ -44,8 +50,11 @@ class TrainingRecord:
     seconds: float
     tokens_per_second: float
     peak_memory_bytes: int
-    final_loss: float
+    final_loss: float | None
     kernels: dict[str, str]
+    teacher_flops: float = 0.0
+    floor: float | None = None
+    mu: float | None = None
 
     @staticmethod
     def load(folder: Path) -> TrainingRecord:
@@ -63,6 +72,14 @@ class StopSignal:
 STOP = StopSignal()
 
 
+@dataclass(frozen=True)
+class Teacher:
+    """A trained model on the student's device, and the FLOPs that its training took (0 where nobody knows)."""
+
+    model: PreTrainedModel
+    training_flops: float
+
+
 def train_subject(
     model: PreTrainedModel,
     config: TrainingConfig,
@@ -73,16 +90,26 @@ def train_subject(
     report: Report,
     device: str,
     dtype: str,
+    teacher: Teacher | None = None,
+    dev: PackedSplit | None = None,
 ) -> TrainingRecord:
-    """Trains `model` by next-token cross entropy and leaves `model/`, `curve.jsonl` and `training.json` in `work`.
+    """Trains `model` on its target and leaves `model/`, `curve.jsonl` and `training.json` in `work`.
 
-    Continues from the last complete checkpoint in `work/checkpoint`. FLOPs are 3 × forward per token: the backward pass
-    counts twice the forward one.
+    teacher: for a target that names one; dev: the split on which a floor's teacher is measured (measuring is not
+    charged as training). Continues from the last complete checkpoint in `work/checkpoint`.
+
+    FLOPs are 3 × forward per token (the backward pass counts twice the forward one), and for KL one forward pass of the
+    teacher per token and all that its own training took; a floor under the teacher's loss is charged for that too.
+
+    In the curve `loss` is always the next-token cross entropy, mean over the steps since the last row; `objective`,
+    where it is another, is what was minimised.
 
     Raises Interrupted after a checkpoint when SIGTERM was received, HarnessError when the loss is no longer finite.
     """
     sequence_length = split.length
-    steps = math.ceil(config.tokens / (config.batch_sequences * sequence_length))
+    steps = config.steps(sequence_length)
+    objective = _objective(config, teacher, dev)
+    probe = UsageProbe(split)
     # A checkpoint between two points of the curve would lose the running mean of the loss.
     interval = max(1, steps // (config.checkpoints + 1))
     save_every = math.ceil(interval / config.log_every) * config.log_every
@@ -92,7 +119,8 @@ def train_subject(
     seconds_before = 0.0
     if resume is not None:
         state = json.loads((resume / _MARK).read_text())
-        seconds_before = state["seconds"]
+        seconds_before, objective.mu = state["seconds"], state["mu"]
+        probe.load(resume)
         log.info("continuing from step %d of %d", state["step"], steps)
     curve.truncate(after_step=int(resume.name.split("-")[1]) if resume else 0)
 
@@ -117,13 +145,14 @@ def train_subject(
         dataloader_pin_memory=device != "cpu",
     )
     reset_peak_memory(device)
-    watcher = _Watcher(curve, report, steps, seconds_before)
-    trainer = Trainer(
+    watcher = _Watcher(curve, report, steps, seconds_before, objective, probe)
+    trainer = _Trainer(
+        objective=objective,
+        watcher=watcher,
         model=model,
         args=arguments,
         train_dataset=_Sequences(split),
         optimizers=(optimizer, scheduler),
-        callbacks=[watcher],
     )
     trainer.remove_callback(_printer())
     STOP.training = True
@@ -139,22 +168,92 @@ def train_subject(
     shutil.rmtree(checkpoints, ignore_errors=True)
     seconds = watcher.seconds()
     tokens = steps * config.batch_sequences * sequence_length
-    flops = model.forward_flops_per_token(sequence_length)  # pyright: ignore[reportCallIssue]
+    flops = forward_flops_per_token(model, sequence_length)
+    from_teacher = 0.0
+    if teacher is not None:
+        watched = isinstance(config.target, Distillation)
+        from_teacher = (
+            teacher.training_flops + watched * forward_flops_per_token(teacher.model, sequence_length) * tokens
+        )
     record = TrainingRecord(
         tokens=tokens,
         steps=steps,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         active_parameters=model.active_parameters(),  # pyright: ignore[reportCallIssue]
         forward_flops_per_token=flops,
-        training_flops=3.0 * flops * tokens,
+        training_flops=3.0 * flops * tokens + from_teacher,
         seconds=seconds,
         tokens_per_second=tokens / seconds,
         peak_memory_bytes=peak_memory(device),
         final_loss=watcher.last_loss,
         kernels=dict(kernels),
+        teacher_flops=from_teacher,
+        floor=objective.floor,
+        mu=objective.mu if objective.floor is not None else None,
     )
+    return _recorded(record, work)
+
+
+def save_untrained(model: PreTrainedModel, sequence_length: int, work: Path) -> TrainingRecord:
+    """The control that was never trained: leaves what `train_subject` leaves, with an empty curve."""
+    model.save_pretrained(work / "model")
+    (work / "curve.jsonl").write_text("")
+    record = TrainingRecord(
+        tokens=0,
+        steps=0,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        active_parameters=model.active_parameters(),  # pyright: ignore[reportCallIssue]
+        forward_flops_per_token=forward_flops_per_token(model, sequence_length),
+        training_flops=0.0,
+        seconds=0.0,
+        tokens_per_second=0.0,
+        peak_memory_bytes=0,
+        final_loss=None,
+        kernels={},
+    )
+    return _recorded(record, work)
+
+
+def _recorded(record: TrainingRecord, work: Path) -> TrainingRecord:
     (work / "training.json").write_text(json.dumps(asdict(record), indent=1))
     return record
+
+
+def _objective(config: TrainingConfig, teacher: Teacher | None, dev: PackedSplit | None) -> Objective:
+    floor = None
+    if teacher is not None:
+        teacher.model.eval().requires_grad_(False)
+    if isinstance(config.target, Floor):
+        floor = config.target.cross_entropy
+        if floor is None:
+            assert teacher is not None
+            assert dev is not None
+            floor = dev_cross_entropy(teacher.model, dev) + config.target.delta
+            log.info("floor: cross entropy %.4f", floor)
+    return Objective(config, teacher.model if teacher else None, floor)
+
+
+class _Trainer(Trainer):
+    """Trainer with our loss, and a clipping that knows sparse gradients."""
+
+    def __init__(self, *, objective: Objective, watcher: _Watcher, **kwargs: Any) -> None:
+        super().__init__(callbacks=[watcher], **kwargs)
+        self.objective, self.watcher = objective, watcher
+        self.model_accepts_loss_kwargs = False  # the loss is a mean over the batch
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor:
+        loss = self.objective(model, inputs["input_ids"], inputs["labels"])
+        self.watcher.note(self.objective.terms)
+        return loss
+
+    def _clip_grad_norm(self, model: Any) -> torch.Tensor:
+        return clip_gradients(model.parameters(), self.args.max_grad_norm)
 
 
 class _Schedule:
@@ -177,7 +276,7 @@ class _Sequences(Dataset):
         return len(self.split)
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        ids = torch.tensor(self.split.input_ids(index), dtype=torch.long)  # a copy: the file is read-only
+        ids = sequence(self.split, index)
         return {"input_ids": ids, "labels": ids}
 
 
@@ -206,14 +305,30 @@ class _Curve:
 class _Watcher(TrainerCallback):
     """Writes the curve, reports progress, marks complete checkpoints, stops on SIGTERM or a loss that is not finite."""
 
-    def __init__(self, curve: _Curve, report: Report, steps: int, seconds_before: float) -> None:
+    def __init__(
+        self,
+        curve: _Curve,
+        report: Report,
+        steps: int,
+        seconds_before: float,
+        objective: Objective,
+        probe: UsageProbe,
+    ) -> None:
         self.curve, self.report, self.steps = curve, report, steps
+        self.objective, self.probe = objective, probe
+        self.sums: dict[str, torch.Tensor] = {}  # terms of the loss since the last row; a checkpoint is made at a row
+        self.noted = 0
         self.seconds_before, self.started = seconds_before, time.monotonic()
         self.stopped, self.step, self.last_loss = False, 0, math.nan
         self._since: tuple[float, int] | None = None
 
     def seconds(self) -> float:
         return self.seconds_before + time.monotonic() - self.started
+
+    def note(self, terms: dict[str, torch.Tensor]) -> None:
+        self.noted += 1
+        for name, term in terms.items():
+            self.sums[name] = self.sums[name] + term if name in self.sums else term
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -236,20 +351,32 @@ class _Watcher(TrainerCallback):
     ) -> None:
         if not logs or "loss" not in logs:
             return
-        loss, now = float(logs["loss"]), time.monotonic()
+        now = time.monotonic()
+        terms = {name: float(total) / self.noted for name, total in self.sums.items()}
+        self.sums, self.noted = {}, 0
+        loss = terms.pop("cross_entropy")
         values = {"loss": loss, "lr": float(logs["learning_rate"]), "gradient_norm": float(logs["grad_norm"])}
+        if terms.keys() != {"objective"}:  # else it is the cross entropy
+            values |= terms
         if self._since:
             before, step = self._since
             values["tokens_per_second"] = (state.global_step - step) * self.curve.tokens_per_step / (now - before)
         self._since = (now, state.global_step)
         self.last_loss = loss
+        finite = math.isfinite(terms["objective"])
+        if finite and state.global_step % probe_every(self.steps, int(args.logging_steps)) == 0:
+            values |= self.probe.measure(kwargs["model"])
         self.curve.append(state.global_step, values)
-        if not math.isfinite(loss):
-            raise HarnessError(f"the training loss became {loss} at step {state.global_step}: lower the learning rates")
+        if not finite:
+            raise HarnessError(
+                f"the training loss became {terms['objective']} at step {state.global_step}: lower the learning rates"
+            )
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
-        (folder / _MARK).write_text(json.dumps({"step": state.global_step, "seconds": self.seconds()}))
+        self.probe.save(folder)
+        mark = {"step": state.global_step, "seconds": self.seconds(), "mu": self.objective.mu}
+        (folder / _MARK).write_text(json.dumps(mark))
 
 
 def _last_complete(checkpoints: Path) -> Path | None:

@@ -18,7 +18,7 @@ def _no_hub_kernels(*_: object, **__: object) -> bool:
 import_utils.is_kernels_available = _no_hub_kernels
 transformers.utils.is_kernels_available = _no_hub_kernels  # pyright: ignore[reportPrivateImportUsage]
 
-from models import dense, peer  # noqa: E402, F401 (importing an architecture registers it)
+from models import dense, moex, monet, peer, pools  # noqa: E402, F401 (importing an architecture registers it)
 from models.registry import ARCHITECTURES, Architecture, architecture, build, register  # noqa: E402
 from models.trunk import FeedForward, Tap, TrunkForCausalLM  # noqa: E402
 

@@ -16,8 +16,9 @@ from transformers import PreTrainedConfig
 class TrunkConfig(PreTrainedConfig):
     """The decoder around the feed-forward layer. An architecture's config derives from it and adds typed attributes.
 
-    Every attribute is checked by its annotation when the config is made: whole numbers are at least 1, numbers above 0,
-    a `Literal` is one of its values. `check` is for what concerns several attributes together.
+    Every attribute is checked by its annotation when the config is made: whole numbers are at least 1, numbers above 0
+    (where 0 means "without", the name is in `zero_allowed`), a `Literal` is one of its values. `check` is for what
+    concerns several attributes together.
 
     Raises ValueError, one line: the value, what is allowed, the nearest valid value.
     """
@@ -32,6 +33,7 @@ class TrunkConfig(PreTrainedConfig):
     }
     attention_bias: ClassVar[bool] = False
     attention_dropout: ClassVar[float] = 0.0
+    zero_allowed: ClassVar[frozenset[str]] = frozenset()
 
     vocab_size: int = 2048
     d_model: int = 128
@@ -48,7 +50,7 @@ class TrunkConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         for name, field in self.settings().items():
-            _check_value(name, getattr(self, name), field.type)
+            _check_value(name, getattr(self, name), field.type, name in self.zero_allowed)
         self.check()
         super().__post_init__(**kwargs)
 
@@ -85,13 +87,14 @@ def nearest_name(value: object, allowed: Iterable[str]) -> str:
     return f"use one of {', '.join(names)}" + (f"; nearest: {close[0]}" if close else "")
 
 
-def nearest_squares(value: int) -> list[int]:
-    """The squares below and above `value`."""
+def check_square(name: str, value: int) -> None:
+    """ValueError that names the squares around `value` if it is none."""
     root = math.isqrt(value)
-    return [n * n for n in (root, root + 1) if n > 0]
+    if root * root != value:
+        raise ValueError(f"{name}={value} is not a square; nearest: {root * root} or {(root + 1) ** 2}")
 
 
-def _check_value(name: str, value: Any, kind: Any) -> None:
+def _check_value(name: str, value: Any, kind: Any, zero_allowed: bool) -> None:
     options = get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
     if value is None and type(None) in options:
         return
@@ -100,13 +103,14 @@ def _check_value(name: str, value: Any, kind: Any) -> None:
         if value not in get_args(kind):
             raise ValueError(f"{name}={value!r} is not known: {nearest_name(value, get_args(kind))}")
     elif kind is int:
-        least = 0 if name.endswith("_token_id") else 1
+        least = 0 if zero_allowed or name.endswith("_token_id") else 1
         if not isinstance(value, int) or isinstance(value, bool):
             raise ValueError(f"{name}={value!r} is not a whole number; it must be one of at least {least}")
         if value < least:
             raise ValueError(f"{name}={value} is too small; nearest: {least}")
     elif kind is float:
-        if not isinstance(value, int | float) or isinstance(value, bool) or not value > 0:
-            raise ValueError(f"{name}={value!r} must be a number above 0")
+        number = value if isinstance(value, int | float) and not isinstance(value, bool) else -1
+        if not (number > 0 or (zero_allowed and number == 0)):
+            raise ValueError(f"{name}={value!r} must be a number {'of at least' if zero_allowed else 'above'} 0")
     elif not isinstance(value, kind):
         raise ValueError(f"{name}={value!r} must be of type {kind.__name__}")

@@ -16,7 +16,7 @@ from transformers import initialization as init
 from kernels import product_keys
 from kernels.codes import Codes
 from kernels.rank1_experts import coefficients, rank1_experts
-from models.config import TrunkConfig, nearest_squares
+from models.config import TrunkConfig, check_square
 from models.registry import register
 from models.trunk import FixedWrites, Role, TrunkForCausalLM, dense_output_std, second_moment
 
@@ -35,6 +35,9 @@ class PeerConfig(TrunkConfig):
     gate: softmax over the k scores of each head (the paper's algorithm 1), or sigmoid or relu of each score alone.
     activation: σ. gelu by default, as in `dense`, so that the two differ in the architecture only; a gelu expert never
     is exactly silent, so choose relu where sparsity beyond retrieval is wanted.
+
+    sparse_gradients: in training the tables' gradients are sparse, of the rows touched: for tables so large that
+    the optimiser (`kernels.row_sparse_adam`) must not walk through all of them.
     """
 
     model_type: ClassVar[str] = "peer"
@@ -47,6 +50,7 @@ class PeerConfig(TrunkConfig):
     query_norm: Literal["rms", "batch", "none"] = "rms"
     gate: Literal["softmax", "sigmoid", "relu"] = "softmax"
     activation: Literal["gelu", "relu", "silu", "relu2"] = "gelu"
+    sparse_gradients: bool = False
 
     @property
     def n_sub_keys(self) -> int:
@@ -55,9 +59,7 @@ class PeerConfig(TrunkConfig):
     def check(self) -> None:
         super().check()
         n = self.n_sub_keys
-        if n * n != self.n_experts:
-            squares = " or ".join(str(square) for square in nearest_squares(self.n_experts))
-            raise ValueError(f"n_experts={self.n_experts} is not a square; nearest: {squares}")
+        check_square("n_experts", self.n_experts)
         if self.k > n:
             raise ValueError(
                 f"k={self.k} exceeds the n={n} sub-keys per half of n_experts={self.n_experts}; nearest: {n}"
@@ -80,6 +82,7 @@ class Peer(FixedWrites):
         self.n_units = config.n_experts
         self.heads, self.k, self.d_key = config.heads, config.k, config.d_key
         self.gate, self.activation = config.gate, config.activation
+        self.sparse_gradients = config.sparse_gradients
         self.query = nn.Linear(config.d_model, config.heads * 2 * config.d_key, bias=False)
         self.query_norm: nn.Module | None = None
         if config.query_norm == "rms":
@@ -125,7 +128,7 @@ class Peer(FixedWrites):
 
     def fused(self, x: Tensor) -> Tensor:
         indices, gates = self.route(x)
-        return rank1_experts(x, self.u, self.v, indices, gates, self.activation)
+        return rank1_experts(x, self.u, self.v, indices, gates, self.activation, sparse_gradients=self.sparse_gradients)
 
     def read(self, x: Tensor, rows: Tensor) -> Codes:
         indices, gates = self.route(x)

@@ -51,6 +51,9 @@ class FeedForward(nn.Module, ABC):
 
     Layers get their place (`layer_index`, from 0) and what `build_shared` returned for the whole model: parameters tied
     across layers live there, and a group's first layer can leave its routing there for the layers after it.
+
+    auxiliary: in training mode, the layer's auxiliary losses on the last forward by name, unweighted, 0-d, with
+    gradient. A layer that has the loss `name` has `name_coefficient` in its config.
     """
 
     n_units: int
@@ -61,6 +64,7 @@ class FeedForward(nn.Module, ABC):
     def __init__(self, config: TrunkConfig, layer_index: int, shared: nn.Module | None) -> None:
         super().__init__()
         self.layer_index = layer_index
+        self.auxiliary: dict[str, Tensor] = {}
         self._shared = (shared,)  # in a tuple: its parameters belong to the model, once, and not to every layer
 
     @property
@@ -80,6 +84,7 @@ class FeedForward(nn.Module, ABC):
 
     def forward(self, x: Tensor, position_ids: Tensor) -> Tensor:
         """x `[batch, T, d_model]`, position_ids `[batch or 1, T]` absolute positions -> `[batch, T, d_model]`."""
+        self.auxiliary = {}
         flat = x.flatten(0, 1)  # [tokens, d_model]
         if self.tap is None:
             return self.fused(flat).view_as(x)
@@ -124,6 +129,10 @@ class FeedForward(nn.Module, ABC):
     def active_parameters(self) -> int:
         """Parameters that one token touches. All of them, unless a layer says otherwise."""
         return sum(p.numel() for p in self.parameters())
+
+    def __getstate__(self) -> dict:
+        """Copies do not get the graph of the last forward (torch refuses to copy tensors that hang in one)."""
+        return {**self.__dict__, "auxiliary": {}}
 
 
 class FixedWrites(FeedForward):
@@ -295,6 +304,19 @@ class TrunkForCausalLM(TrunkPreTrainedModel, GenerationMixin):
         """The feed-forward layers, from the first to the last."""
         return [block.feed_forward for block in self.model.layers]  # pyright: ignore[reportReturnType]
 
+    def auxiliary_losses(self) -> dict[str, Tensor]:
+        """Of the last forward in training mode: each auxiliary loss, mean over the layers that have it; unweighted."""
+        terms: dict[str, list[Tensor]] = {}
+        for layer in self.feed_forwards():
+            for name, term in layer.auxiliary.items():
+                terms.setdefault(name, []).append(term)
+        return {name: torch.stack(layers).mean() for name, layers in terms.items()}
+
+    def auxiliary_loss(self) -> Tensor | None:
+        """Their sum weighted by the config's `<name>_coefficient`; None where there is none. It is not in `.loss`."""
+        terms = [getattr(self.config, f"{name}_coefficient") * term for name, term in self.auxiliary_losses().items()]
+        return torch.stack(terms).sum() if terms else None
+
     def parameter_roles(self) -> dict[str, Role]:
         """Parameter name -> what it is, which decides its optimiser. Names as in `named_parameters()`.
 
@@ -358,9 +380,14 @@ def residual_std(config: TrunkConfig) -> float:
 
 def second_moment(activation: str, std: float = 1.0) -> float:
     """E[act(h)²] for h ~ N(0, std²), by quadrature."""
+    return moment(activation, 2, std)
+
+
+def moment(activation: str, power: int, std: float = 1.0) -> float:
+    """E[act(h)^power] for h ~ N(0, std²), by quadrature."""
     z = torch.linspace(-8, 8, 4001, dtype=torch.float64, device="cpu")
     density = torch.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
-    return float((ACTIVATIONS[activation](z * std).square() * density).sum() * (z[1] - z[0]))
+    return float((ACTIVATIONS[activation](z * std) ** power * density).sum() * (z[1] - z[0]))
 
 
 def dense_output_std(config: TrunkConfig) -> float:

@@ -75,13 +75,17 @@ class ActivationStream:
         if self.buffer_tokens < self.batch_tokens:
             raise ValueError(f"buffer_tokens {self.buffer_tokens}: must be at least batch_tokens {self.batch_tokens}")
 
-    def chunk(self, index: int) -> Activations:
-        """The shuffled activations of chunk `index` (0, 1, …). Raises ValueError at activations that are not finite."""
+    def sequences(self, index: int) -> Tensor:
+        """`[n]` int64: which sequences chunk `index` is made of."""
         per_chunk = min(self.n_sequences, max(1, self.buffer_tokens // self.sequence_tokens))
         per_epoch = -(-self.n_sequences // per_chunk)
         epoch, within = divmod(index, per_epoch)
         order = torch.randperm(self.n_sequences, generator=_generator(self.seed, 2 * epoch))
-        activations = self.collect(order[within * per_chunk : (within + 1) * per_chunk])
+        return order[within * per_chunk : (within + 1) * per_chunk]
+
+    def chunk(self, index: int) -> Activations:
+        """The shuffled activations of chunk `index` (0, 1, …). Raises ValueError at activations that are not finite."""
+        activations = self.collect(self.sequences(index))
         if not activations.n_tokens or not activations.sites:
             raise ValueError(f"the subject gave no activations (chunk {index}): no site, or no token in its sequences")
         activations.check_finite()

@@ -9,18 +9,34 @@ import torch
 from torch import Tensor
 
 from kernels.codes import Codes, ReadWrite
+from saes.auxiliary import under_used
 from saes.training_dictionary import Standardisation, TrainingModule
+
+# Explained variance gained in the second half of the budget above which a dictionary is called not converged. Ours; the
+# second half holds the decay of the learning rate, so a dictionary that has plateaued gains a little too.
+NOT_CONVERGED_ABOVE = 0.01
+# What "under-used" means in a report, the same for every kind: used less than this share of what a Zipf line of this
+# exponent expects of the latent's rank (see saes.auxiliary.under_used). Feature Choice trains towards such a line.
+ZIPF_EXPONENT = 0.5
+UNDER_USED_SHARE = 0.1
 
 
 @dataclass(frozen=True)
 class Quality:
     """explained_variance 1 − Σ‖t − t̂‖²/Σ‖t − t̄‖² over all `tokens`, l0 latents firing per token, dead_share of latents
-    that fire on none of them."""
+    that fire on none of them, under_used_share of latents that fire less than a tenth as often as their rank makes
+    expect (dead ones included; the line sums to l0); width: latents."""
 
     explained_variance: float
     l0: float
     dead_share: float
+    under_used_share: float
+    width: int
     tokens: int
+
+    def still_rising(self, half: Quality) -> bool:
+        """Whether explained variance still rose since `half` of the budget: not converged."""
+        return self.explained_variance - half.explained_variance > NOT_CONVERGED_ABOVE
 
 
 @torch.no_grad()
@@ -59,9 +75,13 @@ def _quality(target: Tensor, parts: Iterator[tuple[Tensor, Tensor]]) -> Quality:
     wide = target.double()
     total = (wide - wide.mean(0)).square().sum()
     counts = torch.stack(fired).sum(0)
+    l0 = float(counts.sum()) / target.shape[0]
+    below = under_used(counts.double() / target.shape[0], l0, ZIPF_EXPONENT, UNDER_USED_SHARE)
     return Quality(
         explained_variance=1.0 - float(sum(squares) / total),
-        l0=float(counts.sum()) / target.shape[0],
+        l0=l0,
         dead_share=float((counts == 0).double().mean()),
+        under_used_share=float((below | (counts == 0)).double().mean()),
+        width=counts.numel(),
         tokens=target.shape[0],
     )

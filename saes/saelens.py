@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import tempfile
+from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -328,10 +329,12 @@ class Planted:
     """Tokens that are sums of known features, from SAELens' `synthetic` module: a stand-in for a subject.
 
     More features than dimensions, fired by Zipf's law, with magnitudes that vary. A sequence is drawn from its number,
-    so any part of the data can be made again.
+    so any part of the data can be made again. Site `planted` is for autoencoders; at `mapped` the target is the same
+    features in other directions, for transcoders.
     """
 
     site = "planted"
+    mapped = "mapped"
 
     def __init__(self, n_features: int, d: int, per_token: float, sequence_tokens: int, seed: int) -> None:
         """per_token: features in a token, on average. Raises ValueError when Zipf's law cannot give so many."""
@@ -342,12 +345,17 @@ class Planted:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             self.dictionary = FeatureDictionary(n_features, d).requires_grad_(False)
+            self.outputs = FeatureDictionary(n_features, d).requires_grad_(False)
         self.generator = ActivationGenerator(n_features, line.clamp(max=0.5), std_firing_magnitudes=0.3)
 
     @property
     def features(self) -> Tensor:
         """`[n_features, d]`."""
         return self.dictionary.feature_vectors
+
+    def directions(self, site: Hashable) -> Tensor:
+        """The features as a site's target holds them. `[n_features, d]`"""
+        return self.outputs.feature_vectors if site == self.mapped else self.features
 
     def activations(self, sequences: Tensor) -> Tensor:
         """How strongly each feature is in each token. `[tokens, n_features]`."""
@@ -360,7 +368,8 @@ class Planted:
 
     def __call__(self, sequences: Tensor) -> Activations:
         """What `ActivationStream` collects."""
-        x = self.dictionary(self.activations(sequences))
+        activations = self.activations(sequences)
+        x = self.dictionary(activations)
         positions = torch.arange(self.sequence_tokens).repeat(len(sequences))
         rows = torch.stack([sequences.repeat_interleave(self.sequence_tokens), positions], 1)
-        return Activations(rows, {self.site: (x, x)})
+        return Activations(rows, {self.site: (x, x), self.mapped: (x, self.outputs(activations))})

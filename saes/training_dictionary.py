@@ -236,8 +236,11 @@ class TrainingDictionary(TrainingModule):
         auxiliary, slots = x.new_zeros(()), 0
         if self.config.aux_coefficient:
             k_aux = self.config.k_aux or max(1, self.d_in // 2)
+            # End to end x comes from the dictionaries of earlier layers: what this one's unused latents miss is not
+            # theirs to mend.
+            alone = x.detach() if self.transcoder else x.detach() - self.b_dec
             auxiliary, slots = auxiliary_loss(
-                centred, pre, residual.detach(), self.under_used(), k_aux, self.encoder(), self.b_enc, self.W_dec
+                alone, pre, residual.detach(), self.under_used(), k_aux, self.encoder(), self.b_enc, self.W_dec
             )
             beside = beside + self.config.aux_coefficient * auxiliary
         return StepResult(

@@ -16,6 +16,8 @@ METRICS = {
     "sparsity": "harness.metrics.sparsity",
     "usage": "harness.metrics.usage",
     "cost": "harness.metrics.cost",
+    "joint": "harness.metrics.joint",
+    "autointerp": "harness.metrics.autointerp",
 }
 
 

@@ -16,17 +16,21 @@ class Options(Strict):
 def measure(evaluation: Evaluation, options: Options) -> list[Measurement]:
     """Parameters of subject and dictionaries; FLOPs (a multiply-add is two) of the forward pass per token and of the
     whole training: 3 × forward × tokens for a subject, and for a dictionary also the forward passes of its subject that
-    collected activations. Seconds and bytes are this machine's, as measured when the stages ran."""
+    collected activations, for a student all that its teacher took. trial_flops, of learning-rate trials, is not in it.
+    Seconds and bytes are this machine's, as measured when the stages ran."""
     cost = evaluation.cost
-    return [
+    found = [
         Measurement("cost/parameters", cost.parameters, "parameters", "lower", VERSION),
         Measurement("cost/active_parameters", cost.active_parameters, "parameters/token", "lower", VERSION),
         Measurement("cost/forward_flops", cost.forward_flops_per_token, "FLOP/token", "lower", VERSION),
         Measurement("cost/training_flops", cost.training_flops, "FLOP", "lower", VERSION),
         Measurement("cost/training_tokens", cost.training_tokens, "tokens", "none", VERSION),
         Measurement("cost/training_seconds", cost.training_seconds, "s", "lower", VERSION),
-        Measurement(
-            "cost/tokens_per_second", cost.training_tokens / cost.training_seconds, "tokens/s", "higher", VERSION
-        ),
         Measurement("cost/peak_memory", cost.peak_memory_bytes / 2**20, "MiB", "lower", VERSION),
     ]
+    if cost.training_seconds > 0:  # not so for an untrained control
+        speed = cost.training_tokens / cost.training_seconds
+        found.append(Measurement("cost/tokens_per_second", speed, "tokens/s", "higher", VERSION))
+    if cost.trial_flops > 0:
+        found.append(Measurement("cost/trial_flops", cost.trial_flops, "FLOP", "lower", VERSION))
+    return found

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,17 +18,18 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
-from harness.table import Figure, Row, Table, write_atomically
-
-# Okabe and Ito's palette: told apart by colour-blind readers too.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKERS = "osD^vPX"
-GREY = "#777777"
+from harness.report import dictionary_sweep
+from harness.report.style import COLOURS, GREY, MARKERS, error
+from harness.table import Row, Table, write_atomically
 
 LOSS = "loss/bits_per_byte"
 SPLICED = "loss/spliced_bits_per_byte"
 STRENGTH = "sparsity/strength_l0_total"
 FLOPS = "cost/training_flops"
+
+ONE_BAR_A_ROW = ("bits_per_byte", "usage")
+# With more rows than this, systems that differ in brackets only share a colour, and a legend takes the place of labels.
+LABELLED_ROWS = 14
 
 Curves = Mapping[tuple[str, int], Path]
 
@@ -41,12 +43,20 @@ def write(table: Table, folder: Path, curves: Curves) -> list[Path]:
         "loss_against_compute": lambda axes: _scatter(axes, table, FLOPS, "training compute (FLOP)"),
         "bits_per_byte": lambda axes: _losses(axes, table),
         "usage": lambda axes: _usage(axes, table),
+        "dictionary_error": lambda axes: dictionary_sweep.against_l0(
+            axes, table, dictionary_sweep.ERROR, "normalised MSE (lower is better)"
+        ),
+        "dictionary_variance": lambda axes: dictionary_sweep.against_l0(
+            axes, table, dictionary_sweep.VARIANCE, "explained variance (higher is better)"
+        ),
+        "dictionary_waste": lambda axes: dictionary_sweep.wasted(axes, table),
         "training": lambda axes: _training(axes, table, curves),
     }
     written = []
     for name, drawing in draw.items():
         path = folder / f"{name}.png"
-        figure, axes = plt.subplots(figsize=(7.2, 4.2), layout="constrained")
+        tall = max(4.2, 0.32 * len(table.rows)) if name in ONE_BAR_A_ROW else 4.2
+        figure, axes = plt.subplots(figsize=(7.2, tall), layout="constrained")
         if drawing(axes):
             axes.spines[["top", "right"]].set_visible(False)
             buffer = io.BytesIO()
@@ -68,13 +78,17 @@ def _systems(table: Table, *metrics: str) -> list[Row]:
 def _style(table: Table) -> dict[str, tuple[str, str]]:
     """Colour and marker of every system, the same in all figures."""
     names = [row.system for row in table.rows if row.kind != "reference"]
-    return {name: (COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i, name in enumerate(names)}
+    groups = {name: _family(name) if len(names) > LABELLED_ROWS else name for name in names}
+    places = {group: i for i, group in enumerate(dict.fromkeys(groups.values()))}
+    return {
+        name: (COLOURS[places[group] % len(COLOURS)], MARKERS[places[group] % len(MARKERS)])
+        for name, group in groups.items()
+    }
 
 
-def _error(figure: Figure) -> list[list[float]] | None:
-    if figure.low is None or figure.high is None:
-        return None
-    return [[max(0.0, figure.value - figure.low)], [max(0.0, figure.high - figure.value)]]
+def _family(system: str) -> str:
+    """A system's name without what stands in brackets last."""
+    return system.partition("[")[0] if "+" not in system else re.sub(r"\[(?!.*\+).*", "", system)
 
 
 def _references(axes: Axes, table: Table) -> None:
@@ -99,20 +113,28 @@ def _scatter(axes: Axes, table: Table, x: str, label: str) -> bool:
     if not rows:
         return False
     style = _style(table)
+    named: set[str] = set()
     for row in rows:
         colour, marker = style[row.system]
         at, loss = row.metrics[x], row.metrics[SPLICED]
         axes.errorbar(
             at.value,
             loss.value,
-            xerr=_error(at),
-            yerr=_error(loss),
+            xerr=error(at),
+            yerr=error(loss),
             color=colour,
             marker=marker,
             capsize=2,
             markersize=7,
         )
-        axes.annotate(row.system, (at.value, loss.value), xytext=(8, 6), textcoords="offset points", color=colour)
+        family = _family(row.system)
+        if len(rows) <= LABELLED_ROWS:
+            axes.annotate(row.system, (at.value, loss.value), xytext=(8, 6), textcoords="offset points", color=colour)
+        elif family not in named:
+            named.add(family)
+            axes.plot([], [], color=colour, marker=marker, linestyle="", label=family)
+    if named:
+        axes.legend(frameon=False, fontsize=8)
     _references(axes, table)
     axes.set_xscale("log")
     axes.margins(x=0.25, y=0.15)
@@ -135,7 +157,7 @@ def _losses(axes: Axes, table: Table) -> bool:
         if row.kind == "dictionary" and SPLICED in row.metrics:
             bars = [(f"{row.system}\nspliced", row.metrics[SPLICED])]  # its native loss is its subject's
         for label, figure in bars:
-            axes.barh(len(labels), figure.value, xerr=_error(figure), color=colour, height=0.65, capsize=2)
+            axes.barh(len(labels), figure.value, xerr=error(figure), color=colour, height=0.65, capsize=2)
             axes.annotate(
                 f"{figure.value:.3f}",
                 (0, len(labels)),
@@ -223,8 +245,8 @@ def _overview(table: Table) -> str:
     for row in _systems(table, STRENGTH, SPLICED):
         text = "<br>".join(f"{name}: {figure.value:.4g} {figure.unit}" for name, figure in row.metrics.items())
         bar: dict[str, Any] = {}
-        if (error := _error(row.metrics[SPLICED])) is not None:
-            bar = {"error_y": {"type": "data", "array": error[1], "arrayminus": error[0]}}
+        if (ends := error(row.metrics[SPLICED])) is not None:
+            bar = {"error_y": {"type": "data", "array": ends[1], "arrayminus": ends[0]}}
         plot.add_trace(
             go.Scatter(
                 x=[row.metrics[STRENGTH].value],

@@ -16,7 +16,16 @@ from kernels.codes import ReadWrite
 from saes.training_dictionary import Standardisation
 
 TINY = {"d_model": 16, "n_layers": 2, "n_heads": 2, "vocab_size": 31, "max_position_embeddings": 24}
-SMALL_POOL = {"peer": {"n_experts": 36, "heads": 2, "k": 3, "d_key": 4}}
+_MONET = {"n_experts": 36, "heads": 2, "k": 2, "d_expert": 4}
+_MOEX = {"n_experts": 4, "d_expert": 12}
+SMALL_POOL = {
+    "peer": {"n_experts": 36, "heads": 2, "k": 3, "d_key": 4},
+    "monet-hd": _MONET,
+    "monet-vd": _MONET,
+    "moex": _MOEX,
+    "switch": _MOEX,
+    "pools": {"pools": 4, "experts_per_pool": 9, "max_experts": 5, "d_key": 4, "side_width": 6},
+}
 
 
 def subject(architecture: str, dtype: torch.dtype = torch.float64) -> models.TrunkForCausalLM:
@@ -66,6 +75,12 @@ SYSTEMS: dict[str, Callable[[torch.dtype], System]] = {
     },
     "dense+topk at resid_post": lambda dtype: grafted("topk", "resid_post", dtype),
 }
+
+
+@pytest.fixture
+def make_subject() -> Callable[..., models.TrunkForCausalLM]:
+    """`subject`, for tests that cannot import this file."""
+    return subject
 
 
 @pytest.fixture(params=list(SYSTEMS))

@@ -4,7 +4,7 @@ import pytest
 
 from harness.config import experiment_names, load
 from harness.errors import BadInput
-from harness.plan import Numerics, make_plan
+from harness.plan import Numerics, SystemRun, make_plan
 from harness.systems import system_specs
 
 
@@ -37,7 +37,7 @@ def test_settings_in_brackets_are_settings(tmp_path: Path) -> None:
     assert plain.subject.settings == {"d_ff": 64}
     assert grafted.subject == plain.subject
     assert grafted.dictionary is not None
-    assert (grafted.dictionary.config.k, grafted.dictionary.config.n_latents) == (16, 256)
+    assert (grafted.dictionary.config.k, grafted.dictionary.config.n_latents) == (16, 256)  # pyright: ignore
 
 
 def test_a_dictionary_row_shares_the_subject_of_the_row_without_one() -> None:
@@ -86,6 +86,39 @@ def test_numbers_in_overrides_may_have_exponents() -> None:
         ("corpus.kind=instaled", "corpus.kind = 'instaled'"),
         ("dictionary_training.train_token=3", "unknown key; did you mean train_tokens?"),
         ("training", "write key.subkey=value"),
+        ("training.target={kind: klx}", "training.target.kind = 'klx': did you mean kl?"),
+        ("training.target={teacher: dense}", "training.target = {'teacher': 'dense'}: must be a mapping that names a"),
+        (
+            "training.target={kind: kl, teacher: dense, temprature: 2}",
+            "training.target.temprature: unknown key; did you",
+        ),
+        (
+            "training.target={kind: kl, teacher: dense, alpha: 2}",
+            "training.target.alpha = 2: input should be less than",
+        ),
+        ("training.target={kind: kl}", "training.target.teacher: field required"),
+        ("training.target={kind: floor, cross_entropy: 3}", "'floor' minimises a sparsity loss: give sparsity"),
+        (
+            "training.target={kind: floor, cross_entropy: 3, teacher: dense}",
+            "either teacher (with delta) or cross_entr",
+        ),
+        ("training.sparsity={kind: l2, weight: 1}", "training.sparsity.kind = 'l2': did you mean l1?"),
+        ("training.sparsity={kind: l1, weigth: 1}", "training.sparsity.weigth: unknown key; did you mean weight?"),
+        (
+            "systems.peer.training={target: {kind: kl, teacher: dens}}",
+            "no subject row of this experiment; did you mean",
+        ),
+        (
+            "systems.peer.training={target: {kind: kl, teacher: peer}}",
+            "it would teach itself; give peer a training.targ",
+        ),
+        (
+            "systems.peer.training={target: {kind: kl, teacher: dense+topk}}",
+            "target.teacher = 'dense+topk': no subject",
+        ),
+        ("systems.peer.training={target: {kind: kl, teacher: 'hf:/nowhere'}}", "neither a folder nor to be had from"),
+        ("systems.peer.untrained=1", "systems.peer.untrained = 1: must be true or false"),
+        ("systems.peer.untraned=true", "systems.peer.untraned: unknown key; did you mean untrained?"),
     ],
 )
 def test_a_wrong_setting_is_named_with_what_is_allowed(override: str, says: str) -> None:
@@ -117,3 +150,46 @@ def test_a_wrong_row_name_says_what_is_wrong_with_it(tmp_path: Path, row: str, s
     file = tmp_path / "mine.yaml"
     file.write_text(f"systems: ['{row}']\nmetrics: [loss]\n")
     assert says in problem(experiment=str(file))
+
+
+def runs_of(*overrides: str) -> dict[str, SystemRun]:
+    plan = make_plan(load("smoke", list(overrides)), Numerics("cpu", "float32", 1))
+    return {run.spec.name: run for run in plan.runs}
+
+
+KL = "systems.peer.training={target: {kind: kl, teacher: dense}}"
+
+
+def test_a_student_depends_on_its_teacher_and_the_teacher_on_nothing_of_the_student() -> None:
+    taught, changed = runs_of(KL), runs_of(KL, "systems.dense.d_ff=40")
+    assert taught["peer"].subject.upstream[1] == taught["dense"].subject.key
+    assert taught["dense"].subject.key == runs_of()["dense"].subject.key
+    assert changed["peer"].subject.config == taught["peer"].subject.config
+    assert changed["peer"].subject.key != taught["peer"].subject.key
+    assert [stage.key for stage in taught["peer"].trained.before()] == [taught["dense"].subject.key]
+
+
+def test_two_subjects_that_teach_each_other_are_refused() -> None:
+    says = problem(KL, "systems.dense.training={target: {kind: kl, teacher: peer}}")
+    assert "they would teach each other" in says
+
+
+def test_an_untrained_control_does_not_depend_on_how_others_are_trained() -> None:
+    control = "systems.peer.untrained=true"
+    plain, more = runs_of(control), runs_of(control, "training.tokens=20000")
+    assert plain["peer"].subject.key == more["peer"].subject.key
+    assert plain["dense"].subject.key != more["dense"].subject.key
+    assert runs_of()["peer"].subject.key != plain["peer"].subject.key
+
+
+def test_learning_rate_trials_are_stages_that_a_subject_depends_on_and_the_same_for_every_seed() -> None:
+    trials = "learning_rate_trials={scales: [0.5, 2], tokens: 2048}"
+    plan = make_plan(load("smoke", [trials, "seeds=[3,4]"]), Numerics("cpu", "float32", 1))
+    first, second = (run for run in plan.runs if run.spec.name == "peer")
+    assert set(first.trained.trials) == {0.5, 2.0}
+    assert first.trained.trials[0.5].config["training"]["table_learning_rate"] == 0.005
+    assert first.trained.trials[0.5].config["seed"] == 3
+    assert first.trained.trials == second.trained.trials
+    keys = [stage.key for stage in first.trained.trials.values()]
+    assert list(first.subject.upstream[1:]) == keys
+    assert [stage.kind for stage in plan.stages()].count("trial") == 2 * 2  # two subjects; the dictionary shares one

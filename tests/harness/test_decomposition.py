@@ -22,6 +22,26 @@ def logits(system: System, tokens: Tensor) -> Tensor:
     return system.model(tokens, use_cache=False).logits
 
 
+def inputs(system: System, tokens: Tensor) -> dict[Site, Tensor]:
+    """What each site's pair reads, `[tokens, d_model]`: what some units write depends on it."""
+    seen: dict[Site, Tensor] = {}
+
+    def layer_input(site: Site) -> Callable[..., None]:
+        return lambda _module, args: seen.update({site: args[0].flatten(0, 1)})
+
+    if system.native:
+        handles = [
+            system.layers[site.layer].feed_forward.register_forward_pre_hook(layer_input(site)) for site in system.sites
+        ]  # pyright: ignore
+        logits(system, tokens)
+        for handle in handles:
+            handle.remove()
+    else:
+        with system.watching(lambda site, x, _y: seen.update({site: x.flatten(0, 1)})):
+            logits(system, tokens)
+    return seen
+
+
 def relative(a: Tensor, b: Tensor) -> float:
     return float(((a - b).norm() / b.norm()).detach())
 
@@ -54,11 +74,10 @@ def test_a_zeroed_unit_changes_the_output_by_its_coefficient_times_what_it_write
     for edit in (identity, drop_one):
         with system.running({site: edit}), system.watching(lambda s, x, y: outputs.append(y) if s == site else None):
             logits(system, tokens)
-    codes = seen[0][0]
+    codes, x = seen[0][0], inputs(system, tokens)[site]
     # The watching hook runs after the graft's, so it sees the edited output.
     change = (outputs[0] - outputs[1]).flatten(0, 1)
     token = int(codes.token_of_entry()[dropped])
-    x = torch.empty(codes.n_tokens, 16, dtype=torch.float64)
     wrote = codes.values[dropped] * pair.writes(codes, x, torch.tensor([dropped]))[0]
     assert relative(change[token], wrote) < 1e-8
     change[token] = 0
@@ -109,9 +128,9 @@ def test_different_edits_in_one_batch_equal_single_runs(make_system: Make, token
 
 def test_strength_is_the_norm_of_what_an_entry_contributes(make_system: Make, tokens: Tensor) -> None:
     system = make_system(torch.float64)
+    x_at = inputs(system, tokens)
     for site, encoded in system.encode(tokens).items():
-        codes = encoded.codes
-        x = torch.randn(codes.n_tokens, 16, dtype=torch.float64)
+        codes, x = encoded.codes, x_at[site]
         wrote = system.decomposition[site].writes(codes, x, torch.arange(codes.nnz)) * codes.values[:, None]
         torch.testing.assert_close(encoded.strengths, wrote.norm(dim=1))
 

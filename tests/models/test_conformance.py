@@ -16,7 +16,13 @@ from models import FeedForward, Tap, TrunkForCausalLM
 
 VOCAB, BATCH, LENGTH = 64, 3, 10
 SMALL = {"d_model": 32, "n_layers": 2, "n_heads": 2, "vocab_size": VOCAB, "max_position_embeddings": 32}
-SMALLER_WHERE_KNOWN = {"n_experts": 64, "heads": 2, "k": 4, "d_key": 8, "d_ff": 48}
+SMALLER_WHERE_KNOWN = {
+    "peer": {"n_experts": 64, "heads": 2, "k": 4, "d_key": 8},
+    "dense": {"d_ff": 48},
+    "monet": {"n_experts": 64, "heads": 2, "k": 2, "d_expert": 4},
+    "moex": {"n_experts": 4, "d_expert": 16},
+    "pools": {"pools": 4, "experts_per_pool": 16, "max_experts": 6, "d_key": 8, "side_width": 8},
+}
 
 
 @dataclass(frozen=True)
@@ -33,19 +39,25 @@ CASES = [
     Case("peer", {"query_norm": "batch", "gate": "sigmoid", "activation": "relu"}),
     Case("peer", {"query_norm": "none", "gate": "relu", "activation": "relu2", "shared_keys": True}),
     Case("dense", {"tie_word_embeddings": False}),
+    Case("monet-hd", {"router_norm": "rms"}),
+    Case("monet-vd", {"router_norm": "rms", "routing_group": 2, "activation": "gelu"}),
+    Case("moex", {"activation": "gelu"}),
+    Case("switch", {"k": 3}),
+    Case("pools", {"pools": 1, "pools_per_token": 1, "experts_per_pool": 64, "side_width": 0}),
+    Case("pools", {"super_pools": 2, "activation": "relu", "pools_per_token": 1, "heads": 1}),
 ]
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
 
 
 def build(case: Case, dtype: torch.dtype = torch.float64, **more) -> TrunkForCausalLM:
-    known = models.architecture(case.name).config_class.settings()
-    smaller = {key: value for key, value in SMALLER_WHERE_KNOWN.items() if key in known}
+    smaller = SMALLER_WHERE_KNOWN.get(models.architecture(case.name).config_class.model_type, {})
     torch.manual_seed(0)
     model = models.build(case.name, **{**SMALL, **smaller, **case.settings, **more}).to(dtype=dtype).eval()  # pyright: ignore[reportCallIssue]
     with torch.no_grad():
         # Away from the initialisation: its small weights and unit norms would hide what is wrong by little.
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
+        model(tokens())  # tests that call one layer by itself find the routing that its group shares
     return model
 
 

@@ -1,0 +1,155 @@
+"""Ground truth: every kind of dictionary on data whose features are known (SAELens' `synthetic` module).
+
+More features than dimensions, fired by Zipf's law, with magnitudes that vary. All kinds see the same tokens, have as
+many latents as there are features, and as target L0 the number of features in a token. A dictionary that is right
+recovers the features: cosine, precision and recall 1. Transcoders read the same tokens and write the same features in
+other directions.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+import saes
+from harness import table
+from harness.errors import HarnessError, Interrupted
+from harness.progress import stage_progress
+from harness.training import STOP
+from saes.synthetic import Recovery, recovery
+from saes.trainer import Assignment, CurveRow, TrainSettings, train
+
+if TYPE_CHECKING:
+    from saes.saelens import Planted
+
+log = logging.getLogger(__name__)
+
+# Options besides those that all share: variants of one kind are rows of their own.
+VARIANTS: dict[str, dict[str, object]] = {
+    "relu[tied]": {"tied": True},
+    "relu[decoder_norms]": {"decoder_norms": True},
+    "transcoder[mutual_choice]": {"selection": "mutual_choice"},
+}
+
+
+@dataclass(frozen=True)
+class Bed:
+    """The planted data and how long is trained on it. tested: tokens that nothing was trained or calibrated on."""
+
+    n_features: int = 192
+    d: int = 64
+    per_token: int = 6
+    sequence_tokens: int = 128
+    train_tokens: int = 250_000
+    batch_tokens: int = 1024
+    tested: int = 20_480
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One kind: what it recovered, and on the same fresh tokens at inference its L0 and explained variance."""
+
+    name: str
+    recovery: Recovery
+    l0: float
+    explained_variance: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Report:
+    bed: Bed
+    seconds: float
+    kinds: list[Scored]
+
+
+def measure(out: Path, bed: Bed | None = None, names: Sequence[str] | None = None) -> Report:
+    """Trains and scores the kinds `names` (all that are registered, and VARIANTS); writes table.md and table.json.
+
+    Raises HarnessError when `out` cannot be written or a loss is not finite.
+    """
+    from saes.quality import at_inference
+    from saes.saelens import Planted
+
+    table.check_writable(out)
+    bed = bed or Bed()
+    started = time.perf_counter()
+    planted = Planted(bed.n_features, bed.d, bed.per_token, bed.sequence_tokens, bed.seed)
+    assignments = {name: _assignment(name, bed, planted) for name in names or [*saes.DICTIONARIES, *VARIANTS]}
+    settings = TrainSettings(
+        train_tokens=bed.train_tokens, batch_tokens=bed.batch_tokens, buffer_tokens=16 * bed.batch_tokens, seed=bed.seed
+    )
+    # Numbers of sequences: those that are trained on, then those that thresholds are set on, then those of the test.
+    trained_on = -(-bed.train_tokens // bed.sequence_tokens)
+    apart = bed.tested // bed.sequence_tokens
+    calibration = torch.arange(trained_on, trained_on + apart)
+    fresh = torch.arange(trained_on + apart, trained_on + 2 * apart)
+    with tempfile.TemporaryDirectory(prefix="harness-dictionaries-") as work, stage_progress("dictionaries") as report:
+
+        def on_step(_name: str, row: CurveRow) -> None:
+            report(row.tokens, bed.train_tokens, "tokens")
+            if STOP.requested:
+                raise Interrupted("stopped; run the same command to start again")
+
+        try:
+            trained = train(
+                assignments,
+                settings.stream(planted, trained_on, bed.sequence_tokens),
+                settings,
+                Path(work),
+                on_step=on_step,
+                held_out=lambda: planted(calibration),
+            )
+        except ValueError as error:
+            raise HarnessError(str(error)) from error
+        tokens, firings = planted(fresh), planted.activations(fresh) > 0
+        scored = []
+        for name, result in trained.items():
+            site = assignments[name].site
+            x, target = tokens.sites[site]
+            quality = at_inference(result.dictionary, x, target, bed.batch_tokens)
+            found = recovery(result.dictionary, planted.directions(site), x, firings)
+            scored.append(Scored(name, found, quality.l0, quality.explained_variance, result.seconds))
+            log.info("%s: mean max cosine %.3f", name, found.mean_max_cosine)
+    done = Report(bed, time.perf_counter() - started, scored)
+    table.write_atomically(out / "table.md", ("\n".join(_markdown(done)) + "\n").encode())
+    table.write_atomically(out / "table.json", (json.dumps(asdict(done), indent=1) + "\n").encode())
+    return done
+
+
+def _assignment(name: str, bed: Bed, planted: Planted) -> Assignment:
+    config_class = saes.config_class(name.partition("[")[0])
+    options = {"n_latents": bed.n_features, "k": bed.per_token, "dead_after_tokens": bed.train_tokens // 10}
+    config = config_class(**options, **VARIANTS.get(name, {}))  # pyright: ignore[reportArgumentType]
+    return Assignment(planted.mapped if config.transcodes else planted.site, config)
+
+
+def _markdown(report: Report) -> Iterator[str]:
+    bed = report.bed
+    yield "# Known features\n"
+    yield (
+        f"{bed.n_features} features in {bed.d} dimensions, {bed.per_token} in a token on average, firing by Zipf's law "
+        f"(SAELens' `synthetic` module); {bed.n_features} latents, target L0 {bed.per_token}, {bed.train_tokens:,} "
+        f"tokens of training, the same for all kinds; scores on {bed.tested:,} fresh tokens at inference. One seed.\n"
+    )
+    yield (
+        "Mean max cosine: of decoder rows and features over the best one-to-one matching (Hungarian method). Precision "
+        "and recall: whether the matched latent fires where its feature does.\n"
+    )
+    yield "| dictionary | mean max cosine | precision | recall | dead | L0 | explained variance | seconds of training |"
+    yield "|---|--:|--:|--:|--:|--:|--:|--:|"
+    for kind in report.kinds:
+        found = kind.recovery
+        yield (
+            f"| `{kind.name}` | {found.mean_max_cosine:.3f} | {found.precision:.3f} | {found.recall:.3f} "
+            f"| {100 * found.dead_share:.1f}% | {kind.l0:.2f} | {kind.explained_variance:.3f} | {kind.seconds:.1f} |"
+        )

@@ -1,0 +1,82 @@
+"""Who explains and who scores, as the options say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+from harness.metrics.autointerp.contexts import Explainer, Explanation, Scorer, UnitContexts
+from harness.metrics.autointerp.judge import JudgeOptions
+
+ScorerName = Literal["rule", "embedding", "detection", "fuzzing", "simulation"]
+
+
+@dataclass(frozen=True)
+class Panel:
+    explainer: Explainer
+    scorers: tuple[Scorer, ...]
+
+
+@dataclass(frozen=True)
+class WithLogits:
+    """Adds to an explanation what the unit's write vector raises and lowers. It says nothing of where the unit fires,
+    so what can be executed stays the same."""
+
+    explainer: Explainer
+
+    def explain(self, unit: UnitContexts) -> Explanation:
+        return self.explain_all([unit])[0]
+
+    def explain_all(self, units: Sequence[UnitContexts]) -> list[Explanation]:
+        found = []
+        for unit, said in zip(units, self.explainer.explain_all(units), strict=True):
+            parts = [said.text]
+            for verb, tokens in (("raises", unit.promoted), ("lowers", unit.suppressed)):
+                if tokens:
+                    parts.append(f"It {verb} the logits of {', '.join(map(repr, tokens))}.")
+            found.append(Explanation(" ".join(parts), f"{said.by}+logit", said.predict))
+        return found
+
+
+@contextmanager
+def panel(
+    judge: JudgeOptions, explainer: Literal["rule", "llm"], logit: bool, scorers: tuple[ScorerName, ...], seed: int
+) -> Iterator[Panel]:
+    """The judge, where one is needed, is closed with the block."""
+    from harness.metrics.autointerp.mining import RuleExplainer
+    from harness.metrics.autointerp.scoring import ExecutedSimulation, ExecutionScorer
+
+    if judge.kind == "rule":
+        rule: Explainer = WithLogits(RuleExplainer()) if logit else RuleExplainer()
+        made = {"rule": ExecutionScorer, "simulation": ExecutedSimulation, "embedding": _embedding}
+        yield Panel(rule, tuple(made[name]() for name in scorers))
+        return
+
+    from harness.metrics.autointerp.judge import make_judge
+    from harness.metrics.autointerp.llm_explainer import LlmExplainer
+    from harness.metrics.autointerp.llm_scorers import LlmDetection, LlmFuzzing, LlmSimulation
+
+    asked = make_judge(judge)
+    try:
+        if explainer == "llm":
+            explains: Explainer = LlmExplainer(asked, promoted=logit)
+        else:
+            explains = WithLogits(RuleExplainer()) if logit else RuleExplainer()
+        by_judge = {
+            "rule": ExecutionScorer,
+            "embedding": _embedding,
+            "detection": lambda: LlmDetection(asked, seed=seed),
+            "fuzzing": lambda: LlmFuzzing(asked, seed=seed),
+            "simulation": lambda: LlmSimulation(asked),
+        }
+        yield Panel(explains, tuple(by_judge[name]() for name in scorers))
+    finally:
+        asked.close()
+
+
+def _embedding() -> Scorer:
+    from harness.metrics.autointerp.embedding import EmbeddingScorer
+
+    return EmbeddingScorer()

@@ -1,0 +1,181 @@
+"""Do two units mean more together than apart? Estimators on four sets of logits, from edits in the same context.
+
+z11: both units on, z10: only A, z01: only B, z00: neither; `[contexts, outcomes]`, everything else equal. Definitions
+ours. Nothing is averaged before a logarithm, so units that merely fire together (a shared topic, one cause) give zero.
+Public on plain arrays: feed them worlds of your own (harness/metrics/joint/controls.py does).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from harness.statistics import document_bootstrap
+
+# Below this many bits an excess is rounding, and no pair is called above a floor that is smaller still.
+RESOLUTION = 1e-5
+_OUTCOMES = 256  # likeliest outcomes that the weights of `conjunction` are fitted on; the others count as one
+_FIRST_BARRIER, _BARRIER_SHRINKS, _NEWTON_STEPS = 0.1, 0.3, 13
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Of each context `[contexts]`: excess, effect and conjunction in bits; novel 1 or 0."""
+
+    excess: Tensor
+    effect: Tensor
+    conjunction: Tensor
+    novel: Tensor
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure and its replicates `[n_resamples]` on resampled documents."""
+
+    value: float
+    replicates: np.ndarray
+
+
+def figures(z11: Tensor, z10: Tensor, z01: Tensor, z00: Tensor) -> Figures:
+    """All figures of every context; logits `[contexts, outcomes]`, floating. Raises ValueError on unequal shapes."""
+    return Figures(
+        excess(z11, z10, z01, z00),
+        effect(z11, z00),
+        conjunction(z11, z10, z01, z00)[0],
+        novel_top(z11, z10, z01, z00).to(z11.dtype),
+    )
+
+
+def excess(z11: Tensor, z10: Tensor, z01: Tensor, z00: Tensor) -> Tensor:
+    """KL(softmax z11 ‖ softmax(z10 + z01 − z00)) in bits, `[contexts]`.
+
+    0 where the two units' effects on the logits add up. A code that is read out linearly (cat = A − B) has 0 too: see
+    `conjunction`.
+    """
+    _check(z11, z10, z01, z00)
+    return _kl_bits(z11, z10 + z01 - z00)
+
+
+def effect(z11: Tensor, z00: Tensor) -> Tensor:
+    """KL(p11 ‖ p00) in bits, `[contexts]`: how much the two say at all."""
+    _check(z11, z00)
+    return _kl_bits(z11, z00)
+
+
+def conjunction(z11: Tensor, z10: Tensor, z01: Tensor, z00: Tensor) -> tuple[Tensor, Tensor]:
+    """min over λ, γ in [0, 1] of KL(p11 ‖ (1−γ)(λ p10 + (1−λ) p01) + γ p00), and the weights of p10, p01, p00.
+
+    In bits `[contexts]`; weights `[contexts, 3]`, which sum to 1. 0 where what both say is a mixture of what each says.
+    Not zero where two units agree on one outcome and sharpen it: so it stands beside the excess and is never merged.
+
+    The problem is convex in the weights: −Σ p11 log(w·P) + Σ w − μ Σ log w is minimised by Newton's method while the
+    barrier μ shrinks (the optimum of the first two terms has Σ w = 1). With more than 256 outcomes the weights are
+    fitted on the likeliest of p11, the others as one; the divergence is taken over all.
+    """
+    _check(z11, z10, z01, z00)
+    p = z11.double().softmax(-1)  # [contexts, outcomes]
+    parts = torch.stack([z.double().softmax(-1) for z in (z10, z01, z00)], dim=1)  # [contexts, 3, outcomes]
+    fitted_p, fitted_parts = _likeliest(p, parts)
+    weights = _mixture_weights(fitted_p, fitted_parts)
+    tiny = torch.finfo(p.dtype).tiny
+    # Where the mixture is of one part alone, Newton's method ends a hair inside; that part itself is no worse.
+    vertices = torch.eye(3, dtype=p.dtype, device=p.device).expand(len(p), 3, 3)
+    candidates = torch.cat([weights[:, None], vertices], dim=1)  # [contexts, 4, 3]
+    scores = (fitted_p[:, None] * (candidates @ fitted_parts).clamp_min(tiny).log()).sum(-1)
+    chosen = candidates[torch.arange(len(p), device=p.device), scores.argmax(1)]
+    mixture = (chosen[:, None] @ parts)[:, 0].clamp_min(tiny)
+    divergence = (torch.special.xlogy(p, p) - torch.special.xlogy(p, mixture)).sum(-1)
+    return (divergence.clamp_min(0) / math.log(2)).to(z11.dtype), chosen.to(z11.dtype)
+
+
+def novel_top(z11: Tensor, z10: Tensor, z01: Tensor, z00: Tensor) -> Tensor:
+    """`[contexts]` boolean: the likeliest outcome with both is the likeliest with neither one nor the other nor none."""
+    _check(z11, z10, z01, z00)
+    top = z11.argmax(-1)
+    return (top != z10.argmax(-1)) & (top != z01.argmax(-1)) & (top != z00.argmax(-1))
+
+
+def by_document(
+    numerator: np.ndarray, denominator: np.ndarray, documents: np.ndarray, among: np.ndarray, resamples: int
+) -> Estimate:
+    """Σ numerator / Σ denominator over contexts, all `[contexts]`, with replicates on resampled documents.
+
+    `among` `[documents]` ascending: every document that could have been drawn, the same in every system, so that
+    resample b draws the same documents. Raises ValueError where a document is not among them, or there are fewer than 2.
+    """
+    if len(among) < 2:
+        raise ValueError(f"{len(among)} documents: an interval by document needs at least 2")
+    rows = np.searchsorted(among, documents)
+    if (rows >= len(among)).any() or (among[rows] != documents).any():
+        raise ValueError("a context is of a document that is not among the documents to resample")
+    sums = [np.bincount(rows, np.asarray(values, np.float64), len(among)) for values in (numerator, denominator)]
+    total = sums[1].sum()
+    value = float(sums[0].sum() / total) if total else math.nan
+    return Estimate(value, document_bootstrap(sums[0], sums[1], resamples))
+
+
+def above_floor(excesses: np.ndarray, floors: np.ndarray) -> np.ndarray:
+    """One-sided p-values `[pairs]`: is a pair's excess that of random write directions in the same contexts?
+
+    excesses `[pairs]`: mean excess of each pair in bits; floors `[pairs, draws]`: the same with both units' writes
+    replaced by random directions of equal norm, one fixed direction a unit and draw. A pair that is nothing special is
+    one more draw, so log excess − mean log floor is compared with how the draws differ among themselves, pooled over
+    pairs: t with pairs · (draws − 1) degrees of freedom. Raises ValueError with fewer than 2 draws.
+    """
+    from scipy import stats
+
+    pairs, draws = floors.shape
+    if draws < 2 or excesses.shape != (pairs,):
+        raise ValueError(f"excesses {excesses.shape} and floors {floors.shape}: [pairs] and [pairs, at least 2 draws]")
+    logs = np.log(np.maximum(floors, 0) + RESOLUTION)
+    freedom = pairs * (draws - 1)
+    spread = math.sqrt(((logs - logs.mean(1, keepdims=True)) ** 2).sum() / freedom)
+    spread = max(spread, 0.05)  # no downstream is known to 5%: without one, floors are zero and agree to the last digit
+    distance = np.log(np.maximum(excesses, 0) + RESOLUTION) - logs.mean(1)
+    return stats.t.sf(distance / (spread * math.sqrt(1 + 1 / draws)), freedom)
+
+
+def _kl_bits(z: Tensor, other: Tensor) -> Tensor:
+    log_p, log_q = z.log_softmax(-1), other.log_softmax(-1)
+    return (log_p.exp() * (log_p - log_q)).sum(-1).clamp_min(0) / math.log(2)
+
+
+def _likeliest(p: Tensor, parts: Tensor) -> tuple[Tensor, Tensor]:
+    """p `[n, outcomes]` and parts `[n, 3, outcomes]` on the likeliest outcomes of p and, last, all others as one."""
+    if p.shape[1] <= _OUTCOMES + 1:
+        return p, parts
+    kept, where = p.topk(_OUTCOMES, dim=1)
+    kept_parts = parts.gather(2, where[:, None].expand(-1, 3, -1))
+    return (
+        torch.cat([kept, (1 - kept.sum(1, keepdim=True)).clamp_min(0)], 1),
+        torch.cat([kept_parts, (1 - kept_parts.sum(2, keepdim=True)).clamp_min(0)], 2),
+    )
+
+
+def _mixture_weights(p: Tensor, parts: Tensor) -> Tensor:
+    """argmin over the simplex of −Σ p log(w·parts): `[n, 3]` from p `[n, m]` and parts `[n, 3, m]`, float64."""
+    weights = torch.full((len(p), 3), 1 / 3, dtype=p.dtype, device=p.device)
+    tiny = torch.finfo(p.dtype).tiny
+    barrier = _FIRST_BARRIER
+    for _ in range(_NEWTON_STEPS):
+        ratio = p / (weights[:, None] @ parts)[:, 0].clamp_min(tiny)  # [n, m]
+        gradient = 1 - (parts @ ratio[:, :, None])[:, :, 0] - barrier / weights
+        # p / mixture² = ratio² / p, which must not divide by an outcome that cannot happen.
+        curvature = torch.where(p > 0, ratio.square() / p.clamp_min(tiny), torch.zeros_like(p))
+        hessian = (parts * curvature[:, None]) @ parts.transpose(1, 2) + torch.diag_embed(barrier / weights.square())
+        step = -torch.linalg.solve(hessian, gradient)
+        # At most nine tenths of the way to the boundary, so that weights stay inside.
+        reach = torch.where(step < 0, -0.9 * weights / step, torch.full_like(step, math.inf)).amin(1).clamp_max(1)
+        weights = weights + reach[:, None] * step
+        barrier *= _BARRIER_SHRINKS
+    return weights / weights.sum(1, keepdim=True)
+
+
+def _check(*logits: Tensor) -> None:
+    shapes = {tuple(z.shape) for z in logits}
+    if len(shapes) != 1 or logits[0].ndim != 2:
+        raise ValueError(f"logits must be of one shape [contexts, outcomes], these are {sorted(shapes)}")

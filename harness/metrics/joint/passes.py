@@ -1,0 +1,174 @@
+"""Takes contexts through the edits and gives the figures of each: which variants are run, and what becomes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from harness.decomposition import Site, System
+from harness.metrics.joint import excess
+from harness.metrics.joint.edits import Entries, Prefix
+from harness.metrics.joint.floor import rotated_values
+from harness.metrics.joint.pairs import Contexts, Stratum
+
+if TYPE_CHECKING:
+    from harness.corpus import PackedSplit
+
+ROWS = 1024  # variants of one forward pass
+SHOWN = 3  # likeliest tokens kept of every distribution
+_STATES = ("11", "10", "01", "00")
+
+
+@dataclass(frozen=True)
+class PairTable:
+    """What is fixed for every pair of a run. stratum `[pairs]` into strata; units `[pairs, 2]`; low, high `[pairs, 2]`:
+    values between which the magnitude version switches; angle `[pairs]`; directions `[pairs, draws, 2, d_model]`."""
+
+    strata: list[Stratum]
+    stratum: np.ndarray
+    units: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    angle: np.ndarray
+    directions: Tensor
+
+
+@dataclass(frozen=True)
+class Found:
+    """Figures of contexts, in bits. real, magnitude and rotated `[contexts]` inside, floor a `Figures` for each draw
+    (conjunction of the first draw only); top tokens and their probabilities `[contexts, 4, SHOWN]` with both, A alone,
+    B alone, neither."""
+
+    real: dict[str, np.ndarray]
+    floor: dict[str, np.ndarray]
+    magnitude: dict[str, np.ndarray]
+    rotated: dict[str, np.ndarray]
+    top: np.ndarray
+    probability: np.ndarray
+
+
+def run(
+    system: System,
+    split: PackedSplit,
+    contexts: Contexts,
+    pairs: PairTable,
+    report: Callable[[int, int], None],
+    *,
+    extras: bool = True,
+) -> Found:
+    """Every context with both units, one, the other and neither; with random directions taken away instead; and, with
+    `extras`, between each unit's low and high value, and with the pair rotated. A sequence's contexts run together."""
+    n, draws = len(contexts), pairs.directions.shape[1]
+    parts: dict[str, np.ndarray] = {}
+    top = np.zeros((n, 4, SHOWN), np.int32)
+    probability = np.zeros((n, 4, SHOWN), np.float32)
+    variants = 4 + 3 * draws + (6 if extras else 0)
+    size = max(1, ROWS // variants)
+    order = np.argsort(contexts.token, kind="stable")
+    sequence = contexts.token[order] // split.length
+    starts = np.flatnonzero(np.diff(sequence, prepend=-1))
+    for start, end in zip(starts, [*starts[1:], n], strict=True):
+        tokens = split.batch(torch.tensor([sequence[start]])).input_ids[0].to(system.device)
+        prefix = Prefix(system, tokens)
+        for first in range(start, end, size):
+            chunk = order[first : min(first + size, end)]
+            variant = _Variants(system, prefix, contexts, chunk, pairs, split.length)
+            z = variant.logits(draws, extras)
+            for name, values in _figures(z, draws, extras).items():
+                if name not in parts:
+                    parts[name] = np.zeros((n, *values.shape[1:]))
+                parts[name][chunk] = values.cpu().numpy()
+            for i, state in enumerate(_STATES):
+                likeliest = z[state].softmax(-1).topk(SHOWN)
+                top[chunk, i] = likeliest.indices.cpu().numpy()
+                probability[chunk, i] = likeliest.values.cpu().numpy()
+        report(int(end), n)
+
+    def group(prefix: str) -> dict[str, np.ndarray]:
+        return {name.split("/")[1]: values for name, values in parts.items() if name.startswith(f"{prefix}/")}
+
+    return Found(group("real"), group("floor"), group("magnitude"), group("rotated"), top, probability)
+
+
+def _figures(z: dict[str, Tensor], draws: int, extras: bool) -> dict[str, Tensor]:
+    """Figures of the contexts of one chunk, "real/excess" → `[contexts]`, "floor/excess" → `[contexts, draws]`."""
+    real = excess.figures(*(z[state] for state in _STATES))
+    found = {f"real/{name}": value for name, value in vars(real).items()}
+    floors = [[z["11"], *(z[f"floor{d}/{state}"] for state in _STATES[1:])] for d in range(draws)]
+    found["floor/excess"] = torch.stack([excess.excess(*logits) for logits in floors], 1)
+    found["floor/effect"] = torch.stack([excess.effect(logits[0], logits[3]) for logits in floors], 1)
+    found["floor/conjunction"] = excess.conjunction(*floors[0])[0]
+    found["floor/novel"] = excess.novel_top(*floors[0]).float()
+    if extras:
+        steps = [z[f"magnitude/{state}"] for state in _STATES]
+        found["magnitude/excess"] = excess.excess(*steps)
+        found["magnitude/effect"] = excess.effect(steps[0], steps[3])
+        turned = [z["11"], z["rotated/10"], z["rotated/01"], z["00"]]
+        found["rotated/excess"] = excess.excess(*turned)
+        found["rotated/conjunction"] = excess.conjunction(*turned)[0]
+    return found
+
+
+class _Variants:
+    """The variants of a chunk of contexts of one sequence."""
+
+    def __init__(
+        self, system: System, prefix: Prefix, contexts: Contexts, chunk: np.ndarray, pairs: PairTable, length: int
+    ) -> None:
+        self.prefix, self.pairs, self.device = prefix, pairs, system.device
+        pair = contexts.pair[chunk]
+        self.positions = torch.as_tensor(contexts.token[chunk] % length, device=self.device)
+        self.units = [self._tensor(pairs.units[pair, side]) for side in (0, 1)]
+        self.value = self._tensor(contexts.value_a[chunk]), self._tensor(contexts.value_b[chunk])
+        self.strength = self._tensor(contexts.strength_a[chunk]), self._tensor(contexts.strength_b[chunk])
+        self.low = self._tensor(pairs.low[pair, 0]), self._tensor(pairs.low[pair, 1])
+        self.high = self._tensor(pairs.high[pair, 0]), self._tensor(pairs.high[pair, 1])
+        self.angle = self._tensor(pairs.angle[pair])
+        self.directions = pairs.directions[torch.as_tensor(pair)].to(self.device)  # [contexts, draws, 2, d_model]
+        of_stratum = pairs.stratum[pair]
+        self.sites: list[dict[Site, Tensor]] = [{}, {}]  # of A and of B: site → which contexts
+        for index in np.unique(of_stratum):
+            here = self._tensor(np.flatnonzero(of_stratum == index))
+            for side, site in enumerate((pairs.strata[index].a, pairs.strata[index].b)):
+                known = self.sites[side].get(site, here[:0])
+                self.sites[side][site] = torch.cat([known, here])
+
+    def logits(self, draws: int, extras: bool) -> dict[str, Tensor]:
+        """Logits `[contexts, vocabulary]` of every variant, by name."""
+        (a, b), zero = self.value, torch.zeros_like(self.value[0])
+        states = {"11": (a, b), "10": (a, zero), "01": (zero, b), "00": (zero, zero)}
+        if extras:
+            (low_a, low_b), (high_a, high_b) = self.low, self.high
+            steps = [(high_a, high_b), (high_a, low_b), (low_a, high_b), (low_a, low_b)]
+            states |= {f"magnitude/{state}": step for state, step in zip(_STATES, steps, strict=True)}
+            states["rotated/10"], states["rotated/01"] = rotated_values(self.value, self.strength, self.angle)
+        blocks = [*states, *(f"floor{d}/{state}" for d in range(draws) for state in _STATES[1:])]
+        edits: dict[Site, list[tuple[Tensor, Tensor, Tensor]]] = {}
+        pushes: dict[Site, Tensor] = {}
+        n = len(self.positions)
+        for block, name in enumerate(blocks):
+            # A floor starts from the state in which both units are on, as every other variant does.
+            values = states.get(name, self.value)
+            for side in (0, 1):
+                for site, here in self.sites[side].items():
+                    row = block * n + here
+                    edits.setdefault(site, []).append((row, self.units[side][here], values[side][here]))
+                    if name.startswith("floor") and name[-2:][side] == "0":
+                        draw = int(name.split("/")[0].removeprefix("floor"))
+                        direction = self.directions[here, draw, side]
+                        if site not in pushes:
+                            pushes[site] = direction.new_zeros(n * len(blocks), direction.shape[1])
+                        pushes[site][row] -= self.strength[side][here, None] * direction
+        joined = {
+            site: Entries(*(torch.cat(column) for column in zip(*parts, strict=True))) for site, parts in edits.items()
+        }
+        z = self.prefix.logits(self.positions.repeat(len(blocks)), joined, pushes).float()
+        return dict(zip(blocks, z.split(n), strict=True))
+
+    def _tensor(self, values: np.ndarray) -> Tensor:
+        return torch.as_tensor(values, device=self.device)

@@ -1,0 +1,178 @@
+"""Planted worlds: units whose joint meaning is known, to see what the estimators make of it.
+
+A world is codes on tokens and what is made of them: a residual stream to which each unit adds its write vector (and a
+planted conjunction one more), then a live final norm, a random layer downstream, and a linear head. So the floor is
+not zero: even units that combine nothing do not add up exactly. Everything is drawn; nothing is trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from harness.metrics.joint import excess
+from harness.metrics.joint.floor import random_directions
+
+OUTCOMES, WIDTH, DRAWS = 64, 32, 2
+_UNITS = 60  # that a token's k are chosen from, where a world has more than its pair
+_LIVE = 0.35  # size of what the random layer downstream adds, beside a residual of about 1
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The contexts of one pair in which both fire: values `[contexts]` of A and B, and the residual without them
+    `[contexts, WIDTH]`."""
+
+    a: Tensor
+    b: Tensor
+    rest: Tensor
+
+
+@dataclass(frozen=True)
+class World:
+    """name; what is true of it; `combines`: whether the two mean more together. draw(pair's generator, contexts) gives
+    contexts; and_nats: standard deviation over outcomes of what an AND of the two adds to the logits; code: "sum" (each unit promotes outcomes of
+    its own), "linear" (A − B, B − A and ¾(A + B)), "magnitude" (a third outcome where both are high)."""
+
+    name: str
+    truth: str
+    combines: bool
+    draw: Callable[[np.random.Generator, int], tuple[np.ndarray, np.ndarray, np.ndarray]]
+    and_nats: float = 0.0
+    code: str = "sum"
+
+
+def _independent(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Both fire by themselves; the rest of the residual knows nothing of them."""
+    return rng.uniform(0.5, 1.5, n), rng.uniform(0.5, 1.5, n), rng.standard_normal((n, WIDTH))
+
+
+def _exactly_k(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Two of the 4 of 60 that fire on a token; the other two are the rest. What fires crowds out what else could."""
+    writes = rng.standard_normal((_UNITS, WIDTH))
+    others = np.stack([rng.choice(np.arange(2, _UNITS), 2, replace=False) for _ in range(n)])
+    return rng.uniform(0.5, 1.5, n), rng.uniform(0.5, 1.5, n), writes[others].sum(1)
+
+
+def _correlated(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Concepts that come together and grow together."""
+    common = rng.uniform(0.5, 1.5, n)
+    return common + rng.uniform(0, 0.3, n), common + rng.uniform(0, 0.3, n), rng.standard_normal((n, WIDTH))
+
+
+def _topic(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A topic on which both fire strongly and which has its own say in the residual; off it both are weak."""
+    on = rng.random(n) < 0.7
+    direction = 2 * rng.standard_normal(WIDTH)
+    level = np.where(on, 1.2, 0.6)
+    rest = 0.7 * rng.standard_normal((n, WIDTH)) + on[:, None] * direction
+    return level * rng.uniform(0.8, 1.2, n), level * rng.uniform(0.8, 1.2, n), rest
+
+
+def _detectors(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One cause, seen by both with noise of their own, that also speaks in the residual by itself."""
+    cause = rng.normal(1, 0.3, n).clip(0.3)
+    direction = rng.standard_normal(WIDTH)
+    seen = [(cause + rng.normal(0, 0.2, n)).clip(0.2) for _ in range(2)]
+    return seen[0], seen[1], 0.7 * rng.standard_normal((n, WIDTH)) + cause[:, None] * direction
+
+
+AND_NATS = (0.25, 0.5, 1.0, 2.0)
+WORLDS = [
+    World("independent", "fire and speak by themselves", False, _independent),
+    World("exactly_k", "4 of 60 fire, no interaction", False, _exactly_k),
+    World("correlated", "concepts that come and grow together", False, _correlated),
+    World("shared_topic", "both follow a topic that speaks too", False, _topic),
+    World("two_detectors", "two noisy detectors of one cause", False, _detectors, code="agree"),
+    *[World(f"and_{nats:g}", f"an AND moves the logits by {nats:g} nat (std over outcomes)", True, _independent, nats) for nats in AND_NATS],
+    World("linear", "a third thing read out linearly: A−B, B−A, ¾(A+B)", True, _independent, code="linear"),
+    World("magnitude", "both high (above 1) moves the logits by 1 nat more", True, _independent, 1.0, "magnitude"),
+]
+
+
+@dataclass(frozen=True)
+class PairFigures:
+    """Means over the contexts of every pair: `[pairs]`, floor `[pairs, DRAWS]`, in bits; `magnitude`: excess of the step
+    from low values (0.6) to high ones (1.4); `novel`: share of contexts."""
+
+    excess: np.ndarray
+    effect: np.ndarray
+    conjunction: np.ndarray
+    novel: np.ndarray
+    magnitude: np.ndarray
+    floor: np.ndarray
+    floor_conjunction: np.ndarray
+
+
+def run(world: World, pairs: int, contexts: int, rng: np.random.Generator, *, shuffle: bool = False) -> PairFigures:
+    """Figures of `pairs` pairs of a world, each in a subject of its own. shuffle: B's values and the AND's condition are
+    taken from other contexts, so nothing can be in common."""
+    found: dict[str, list[np.ndarray]] = {name: [] for name in PairFigures.__dataclass_fields__}
+    for _ in range(pairs):
+        subject = _Subject(world, rng)
+        a, b, rest = (torch.from_numpy(np.asarray(part, np.float32)) for part in world.draw(rng, contexts))
+        present = torch.ones(contexts)
+        if shuffle:
+            b = b[torch.from_numpy(rng.permutation(contexts))]
+            present = torch.zeros(contexts)  # the AND's own trigger is not where the shuffled unit is
+        off = torch.zeros(contexts)
+        z = [subject.logits(rest, x, y, present) for x, y in ((a, b), (a, off), (off, b), (off, off))]
+        figures = excess.figures(*z)
+        low, high = torch.full((contexts,), 0.6), torch.full((contexts,), 1.4)
+        steps = [subject.logits(rest, x, y, present) for x, y in ((high, high), (high, low), (low, high), (low, low))]
+        norms = a * subject.writes[0].norm(), b * subject.writes[1].norm()
+        directions = random_directions(1, DRAWS, WIDTH, rng)[0]
+        both = subject.residual(rest, a, b, present)
+        floors = []
+        for draw in directions:
+            away = [size[:, None] * direction for size, direction in zip(norms, draw, strict=True)]
+            floors.append(
+                [subject.read(both - part) for part in (0 * away[0], away[1], away[0], away[0] + away[1])]
+            )  # fmt: skip
+        found["excess"].append(figures.excess.mean().numpy())
+        found["effect"].append(figures.effect.mean().numpy())
+        found["conjunction"].append(figures.conjunction.mean().numpy())
+        found["novel"].append(figures.novel.mean().numpy())
+        found["magnitude"].append(excess.excess(*steps).mean().numpy())
+        found["floor"].append(np.array([excess.excess(*floor).mean() for floor in floors]))
+        found["floor_conjunction"].append(excess.conjunction(*floors[0])[0].mean().numpy())
+    return PairFigures(**{name: np.stack(values) for name, values in found.items()})
+
+
+class _Subject:
+    """What is downstream of one pair."""
+
+    def __init__(self, world: World, rng: np.random.Generator) -> None:
+        def normal(*shape: int) -> Tensor:
+            return torch.from_numpy(rng.standard_normal(shape).astype(np.float32))
+
+        self.world = world
+        self.head = normal(WIDTH, OUTCOMES) / WIDTH**0.5 * 2
+        self.inner, self.outer = normal(WIDTH, 2 * WIDTH) / WIDTH**0.5, normal(2 * WIDTH, WIDTH) / (2 * WIDTH) ** 0.5
+        self.writes = 2.0 * normal(2, WIDTH) / WIDTH**0.5 * 2
+        if world.code == "agree":
+            self.writes[1] = 0.8 * self.writes[0] + 0.6 * self.writes[1]
+        if world.code == "linear":
+            dog, cat, bird = (self.head[:, i] / self.head[:, i].norm() for i in range(3))
+            self.writes = 4 * torch.stack([dog - cat + 0.75 * bird, cat - dog + 0.75 * bird])
+        self.together = normal(OUTCOMES)
+
+    def residual(self, rest: Tensor, a: Tensor, b: Tensor, present: Tensor) -> Tensor:
+        return rest + a[:, None] * self.writes[0] + b[:, None] * self.writes[1]
+
+    def logits(self, rest: Tensor, a: Tensor, b: Tensor, present: Tensor) -> Tensor:
+        z = self.read(self.residual(rest, a, b, present))
+        if self.world.code == "magnitude":
+            together = ((a > 1) & (b > 1)).float() * present
+        else:
+            together = ((a > 0) & (b > 0)).float() * present
+        return z + self.world.and_nats * together[:, None] * self.together
+
+    def read(self, x: Tensor) -> Tensor:
+        """Residual `[contexts, WIDTH]` → logits: a random layer, a live norm, the head."""
+        x = x + _LIVE * torch.relu(x @ self.inner) @ self.outer
+        return x / x.square().mean(-1, keepdim=True).add(1e-6).sqrt() @ self.head
