@@ -211,6 +211,22 @@ def kernels(
     run(out)
 
 
+@app.command(
+    name="lm-eval", context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+)
+def lm_eval(
+    context: typer.Context,
+    data: Annotated[Path | None, typer.Option(help="The data/ folder that the tasks metric left: its tasks.")] = None,
+) -> None:
+    """Hand a saved model to lm-eval's own command line, which then knows our architectures and local tasks.
+
+    harness lm-eval --data DATA run --model hf --model_args pretrained=MODEL,backend=causal --tasks harness_cloze
+    """
+    from harness.metrics.tasks.command import run_lm_eval
+
+    run_lm_eval(context.args, data)
+
+
 @app.command()
 def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000) -> None:
     """Open MLflow's interface on this machine's runs (127.0.0.1 only: it has no passwords)."""

@@ -386,6 +386,7 @@ class Comparison:
             load_codes=lambda site: read_codes(self.store.root / run.codes.folder, site),
             cost=cost,
             tokenizer=corpus.tokenizer(),
+            document=corpus.documents.__getitem__,
         )
 
     def _write(self, table: Table) -> None:

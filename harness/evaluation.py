@@ -18,7 +18,7 @@ from kernels.codes import Codes
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-    from harness.corpus import Batch, PackedSplit
+    from harness.corpus import Batch, Document, PackedSplit
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class Evaluation:
     """One system on the evaluation split.
 
     sequences: how many evaluation sequences losses are computed on. codes_sequences: how many of them (the first) have
-    stored codes. `load_codes(site)` reads what the codes stage stored. tokenizer: the corpus's; None only in tests of
-    metrics that show no text.
+    stored codes. `load_codes(site)` reads what the codes stage stored. tokenizer: the corpus's; `document(row)` a
+    document by its number in `documents`; None only in tests of metrics that show no text.
     """
 
     system: System
@@ -55,6 +55,7 @@ class Evaluation:
     cost: Cost
     artifacts: Path = field(default_factory=Path)
     tokenizer: PreTrainedTokenizerFast | None = None
+    document: Callable[[int], Document] | None = None
 
     def batches(self, sequences: int | None = None, *, dev: bool = False) -> Iterator[Batch]:
         """The split in batches on the system's device, always in the same order and of the same size: losses move in

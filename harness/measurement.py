@@ -28,5 +28,5 @@ class Measurement:
     direction: Direction
     version: int
     replicates: np.ndarray | None = None
-    resampled: Literal["documents", "units"] | None = None
+    resampled: Literal["documents", "units", "examples"] | None = None
     reason: str | None = None

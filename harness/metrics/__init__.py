@@ -18,6 +18,7 @@ METRICS = {
     "cost": "harness.metrics.cost",
     "joint": "harness.metrics.joint",
     "autointerp": "harness.metrics.autointerp",
+    "tasks": "harness.metrics.tasks",
 }
 
 

@@ -1,0 +1,166 @@
+"""Examples of the local tasks, made from held-out documents and a small grammar; one jsonl file a task.
+
+Everything is drawn from the documents' own text with a seeded generator, so that a corpus always gives the same
+examples, and two systems of a comparison are asked the same questions. Right answers stand at random places: an answer
+by position scores chance.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import chess
+import numpy as np
+
+from harness.corpus import Document
+from harness.corpus.chess import board_at, sans_of
+
+CHOICES = 4  # of cloze and chess
+_CONTEXT_WORDS = 40
+_WORD = re.compile(r"(?<= )[a-z]{4,12}(?=[ .,;])")
+
+
+@dataclass(frozen=True)
+class Question:
+    """document: row in the corpus's table of documents, −1 for what belongs to none."""
+
+    document: int
+    context: str
+    choices: list[str]
+    label: int
+
+
+@dataclass(frozen=True)
+class Passage:
+    document: int
+    text: str
+
+
+def write(documents: dict[int, Document], folder: Path, limit: int, seed: int) -> list[str]:
+    """The files of every task that these documents can feed, at most `limit` examples in each; names of the files,
+    without suffix. documents: by row number, held-out."""
+    rng = np.random.default_rng(seed)
+    prose = {row: d for row, d in documents.items() if d.domain != "chess"}
+    games = {row: d for row, d in documents.items() if d.domain == "chess"}
+    files: dict[str, Sequence[Question | Passage]] = {
+        "cloze": cloze(prose, limit, rng),
+        "chess_legal": chess_legal(games, limit, rng),
+        "minimal_pairs": minimal_pairs(limit, rng),
+    }
+    for domain in sorted({d.domain for d in documents.values()}):
+        texts = [Passage(row, d.text) for row, d in documents.items() if d.domain == domain]
+        files[f"bits_per_byte_{domain}"] = texts[: max(1, limit // 10)]
+    for name, rows in files.items():
+        if rows:
+            lines = (json.dumps(asdict(row), ensure_ascii=False) for row in rows)
+            (folder / f"{name}.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return [name for name, rows in files.items() if rows]
+
+
+def cloze(documents: dict[int, Document], limit: int, rng: np.random.Generator) -> list[Question]:
+    """The next word after up to 40 words of a passage, among words of other passages of the domain that are as long to
+    within two letters."""
+    words: dict[str, list[str]] = {}
+    for document in documents.values():
+        words.setdefault(document.domain, []).extend(_WORD.findall(document.text))
+    found: list[Question] = []
+    for row, document in _in_rounds(documents, limit):
+        places = [
+            m for m in _WORD.finditer(document.text) if document.text[: m.start()].count(" ") >= _CONTEXT_WORDS // 2
+        ]
+        if not places:
+            continue
+        place = places[rng.integers(len(places))]
+        others = sorted({w for w in words[document.domain] if w != place[0] and abs(len(w) - len(place[0])) <= 2})
+        if len(others) < CHOICES - 1:
+            continue
+        wrong = rng.choice(others, CHOICES - 1, replace=False).tolist()
+        context = " ".join(document.text[: place.start()].split(" ")[-_CONTEXT_WORDS - 1 :]).strip()
+        found.append(_question(row, context, place[0], wrong, rng))
+        if len(found) == limit:
+            break
+    return found
+
+
+def chess_legal(games: dict[int, Document], limit: int, rng: np.random.Generator) -> list[Question]:
+    """The move that was played, among moves of the same game that the board does not allow."""
+    found: list[Question] = []
+    for row, game in _in_rounds(games, limit):
+        sans = sans_of(game.text)
+        if len(sans) < 12:
+            continue
+        ply = int(rng.integers(6, len(sans)))
+        board = board_at(game.text, ply)
+        wrong = [san for san in dict.fromkeys(sans) if san != sans[ply] and not _legal(board, san)]
+        if len(wrong) < CHOICES - 1:
+            continue
+        context = game.text[: game.marks[ply]].rstrip()
+        found.append(_question(row, context, sans[ply], rng.choice(wrong, CHOICES - 1, replace=False).tolist(), rng))
+        if len(found) == limit:
+            break
+    return found
+
+
+def _legal(board: chess.Board, san: str) -> bool:
+    try:
+        board.parse_san(san)
+    except ValueError:
+        return False
+    return True
+
+
+_NOUNS = (
+    ("nation", "nations"), ("law", "laws"), ("report", "reports"), ("court", "courts"), ("ship", "ships"),
+    ("officer", "officers"), ("state", "states"), ("value", "values"), ("array", "arrays"), ("program", "programs"),
+)  # fmt: skip
+_VERBS = (("is", "are"), ("was", "were"), ("has", "have"), ("does", "do"))
+_ENDS = {"is": "ready", "was": "lost", "has": "been changed", "does": "not change"}
+
+
+def minimal_pairs(limit: int, rng: np.random.Generator) -> list[Question]:
+    """Agreement of verb and subject, next to it and across a phrase, of determiner and noun; and the order of words."""
+    makers = (_agreement, _agreement_across, _determiner, _order)
+    return [_question(-1, "", *makers[i % len(makers)](rng), rng) for i in range(limit)]
+
+
+def _agreement(rng: np.random.Generator) -> tuple[str, list[str]]:
+    noun, verb, number = _NOUNS[rng.integers(len(_NOUNS))], _VERBS[rng.integers(len(_VERBS))], rng.integers(2)
+    sentence = f"The {noun[number]} {{}} {_ENDS[verb[0]]}."
+    return sentence.format(verb[number]), [sentence.format(verb[1 - number])]
+
+
+def _agreement_across(rng: np.random.Generator) -> tuple[str, list[str]]:
+    first, second = rng.choice(len(_NOUNS), 2, replace=False)
+    verb, number = _VERBS[rng.integers(len(_VERBS))], rng.integers(2)
+    sentence = f"The {_NOUNS[first][number]} of the {_NOUNS[second][1 - number]} {{}} {_ENDS[verb[0]]}."
+    return sentence.format(verb[number]), [sentence.format(verb[1 - number])]
+
+
+def _determiner(rng: np.random.Generator) -> tuple[str, list[str]]:
+    noun, number = _NOUNS[rng.integers(len(_NOUNS))], rng.integers(2)
+    right, wrong = (("this", "these"), ("these", "this"))[number]
+    verb = ("is", "are")[number]
+    return f"We know that {right} {noun[number]} {verb} new.", [f"We know that {wrong} {noun[number]} {verb} new."]
+
+
+def _order(rng: np.random.Generator) -> tuple[str, list[str]]:
+    noun = _NOUNS[rng.integers(len(_NOUNS))][1]
+    right, wrong = (("of the", "the of"), ("in the", "the in"), ("to the", "the to"))[rng.integers(3)]
+    return f"The number {right} {noun} is known.", [f"The number {wrong} {noun} is known."]
+
+
+def _question(row: int, context: str, right: str, wrong: list[str], rng: np.random.Generator) -> Question:
+    label = int(rng.integers(len(wrong) + 1))
+    return Question(row, context, [*wrong[:label], right, *wrong[label:]], label)
+
+
+def _in_rounds(documents: dict[int, Document], limit: int) -> Iterable[tuple[int, Document]]:
+    """Every document in turn, again and again, but not for ever."""
+    for _ in range(limit):
+        yield from documents.items()
+        if not documents:
+            return
