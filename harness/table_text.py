@@ -105,14 +105,17 @@ def _reasons(rows: Sequence[Row], metrics: Sequence[str]) -> list[str]:
     return [f"n/a ({names}) for {', '.join(systems)}: {why}" for (names, why), systems in lines.items()]
 
 
-def _difference_columns(table: Table) -> list[list[str]]:
-    """Systems down, metrics across, each cell with its verdict. Left out: what has no better or worse, or is exact."""
+def _difference_columns(table: Table, family: str = "") -> list[list[str]]:
+    """Systems down, metrics across, each cell with its verdict. Left out: what has no better or worse, or is exact.
+
+    family: only metrics whose names begin so.
+    """
     by_metric: dict[str, dict[str, Difference]] = {}
     for d in table.differences:
         by_metric.setdefault(d.metric, {})[d.a] = d
     columns = []
     for metric, by_system in by_metric.items():
-        figure = _any_figure(table, metric)
+        figure = _any_figure(table, metric) if metric.startswith(family) else None
         if figure is None or figure.direction == "none" or all(d.low == d.high for d in by_system.values()):
             continue
         cells = []
@@ -220,8 +223,8 @@ def render(table: Table, console: Console) -> None:
             _print_columns(part, family, console)
         for reason in _reasons(rows, metrics):
             console.print(f"  {escape(reason)}", style="dim", highlight=False)
-    for part in _cut(_difference_columns(table), console.width):
-        _print_columns(part, f"difference from {table.differences[0].b}", console)
+    for part in _cut(_difference_columns(table, "loss/"), console.width):
+        _print_columns(part, f"difference from {table.differences[0].b} (of all figures: table.md)", console)
     for row in table.rows:
         for note in row.notes:
             console.print(f"  {escape(row.system)}: {escape(note)}", style="dim", highlight=False)
