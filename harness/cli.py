@@ -202,6 +202,18 @@ def dictionaries(
 
 
 @bench.command()
+def joint(
+    out: Annotated[Path, typer.Option(help="Folder of table.md and table.json.")] = Path("results/joint_controls"),
+    pairs: Annotated[int, typer.Option(min=20, help="Pairs of units in every planted world.")] = 200,
+) -> None:
+    """See what the joint metric says of planted worlds: false positives, and power by the number of contexts."""
+    from harness.metrics.joint.controls import measure
+
+    report = measure(out, pairs)
+    _say(f"false positives at most {report.false_positives():.1%}, {report.seconds:.0f} s: {out}/table.md")
+
+
+@bench.command()
 def kernels(
     out: Annotated[Path, typer.Option(help="Folder of table.md and table.json.")] = Path("results/kernels"),
 ) -> None:

@@ -75,7 +75,7 @@ class PoolsConfig(TrunkConfig):
     activation: Literal["gelu", "relu", "silu", "relu2"] = "gelu"
     pool_balance_coefficient: float = 1e-2
     pool_z_coefficient: float = 1e-3
-    expert_balance_coefficient: float = 1e-3
+    expert_balance_coefficient: float = 1e-2
     expert_z_coefficient: float = 1e-4
     sparse_gradients: bool = False
 

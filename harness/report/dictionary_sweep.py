@@ -129,4 +129,4 @@ def _legend(axes: Axes, kinds: list[str], lines: list[tuple[str, LineStyle]]) ->
         for i, kind in enumerate(kinds)
     ]
     handles += [Line2D([], [], color="#444444", linestyle=style, label=label) for label, style in lines]
-    axes.legend(handles=handles, frameon=False, fontsize=8)
+    axes.legend(handles=handles, frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))

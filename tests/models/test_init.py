@@ -20,29 +20,36 @@ def python(code: str, *path: Path) -> subprocess.CompletedProcess:
 
 
 LOAD = """
-import json, sys
+import json, pathlib, sys
 import models
-from transformers import AutoModelForCausalLM
-model = AutoModelForCausalLM.from_pretrained(sys.argv[1] if len(sys.argv) > 1 else FOLDER).eval()
 import torch
-logits = model(torch.tensor([[1, 2, 3]])).logits[0, -1, :5].tolist()
-heavy = [m for m in ("sae_lens", "mlflow", "datasets", "lm_eval", "typer") if m in sys.modules]
-print(json.dumps({"class": type(model).__name__, "logits": logits, "heavy": heavy}))
+from transformers import AutoModelForCausalLM
+found = {}
+for folder in pathlib.Path(FOLDER).iterdir():
+    model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    logits = model(torch.tensor([[1, 2, 3]])).logits[0, -1, :5].tolist()
+    found[folder.name] = {"class": type(model).__name__, "logits": logits}
+found["heavy"] = [m for m in ("sae_lens", "mlflow", "datasets", "lm_eval", "typer") if m in sys.modules]
+print(json.dumps(found))
 """
 
 
-def test_a_saved_folder_loads_in_a_process_that_imports_only_models(tmp_path):
-    torch.manual_seed(0)
-    model = models.build("peer", d_model=16, n_heads=2, n_layers=1, vocab_size=8, n_experts=16, k=2).eval()
-    model.save_pretrained(tmp_path)
+def test_saved_folders_load_in_a_process_that_imports_only_models(tmp_path):
+    here = {}
+    for name in models.ARCHITECTURES:
+        torch.manual_seed(0)
+        model = models.build(name, d_model=16, n_heads=2, n_layers=2, vocab_size=8).eval()
+        model.save_pretrained(tmp_path / name)
+        with torch.no_grad():
+            here[name] = (type(model).__name__, model(torch.tensor([[1, 2, 3]])).logits[0, -1, :5])
     done = python(f"FOLDER = {str(tmp_path)!r}\n{LOAD}")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
-    assert found["class"] == "PeerForCausalLM"
-    assert found["heavy"] == []
-    with torch.no_grad():
-        here = model(torch.tensor([[1, 2, 3]])).logits[0, -1, :5]
-    torch.testing.assert_close(torch.tensor(found["logits"]), here, rtol=1e-5, atol=1e-6)
+    assert found.pop("heavy") == []
+    assert set(found) == set(here)
+    for name, (kind, logits) in here.items():
+        assert found[name]["class"] == kind
+        torch.testing.assert_close(torch.tensor(found[name]["logits"]), logits, rtol=1e-5, atol=1e-6)
 
 
 def hub_kernels_installed(folder: Path) -> Path:

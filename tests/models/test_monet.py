@@ -140,7 +140,9 @@ def test_losses_by_hand():
     torch.testing.assert_close(layer.auxiliary["ambiguity"], expected)
 
 
-GROUPED = {"d_model": 16, "n_layers": 4, "n_heads": 2, "vocab_size": 20, "n_experts": 25, "k": 2, "d_expert": 4}
+GROUPED: dict[str, Any] = {
+    "d_model": 16, "n_layers": 4, "n_heads": 2, "vocab_size": 20, "n_experts": 25, "k": 2, "d_expert": 4,
+}  # fmt: skip
 
 
 @both

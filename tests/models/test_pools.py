@@ -10,7 +10,9 @@ from models.trunk import dense_output_std
 
 D, TOKENS = 16, 40
 ROWS = torch.zeros(TOKENS, 2, dtype=torch.long)
-TINY = {"d_model": D, "n_heads": 2, "pools": 6, "experts_per_pool": 16, "max_experts": 5, "d_key": 4, "side_width": 8}
+TINY: dict[str, Any] = {
+    "d_model": D, "n_heads": 2, "pools": 6, "experts_per_pool": 16, "max_experts": 5, "d_key": 4, "side_width": 8,
+}  # fmt: skip
 
 
 def pools(**settings) -> Any:
@@ -175,7 +177,7 @@ def test_losses_are_one_where_use_is_even_and_reach_the_routers():
     layer = pools(super_pools=3).train()
     layer.route(x_of())
     assert set(layer.auxiliary) == {"pool_balance", "pool_z", "expert_balance", "expert_z"}
-    sum(layer.auxiliary.values()).backward()
+    torch.stack(list(layer.auxiliary.values())).sum().backward()
     for parameter in (layer.pool_router.weight, layer.super_router.weight, layer.query.weight, layer.keys1):
         assert float(parameter.grad.abs().sum()) > 0
 

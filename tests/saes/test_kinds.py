@@ -1,9 +1,13 @@
 """Every kind of dictionary: what it selects, and that it trains, saves, reloads and says the same."""
 
+import json
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import saes
 from saes.dictionary import load
@@ -72,6 +76,25 @@ def test_what_it_reads_it_writes(trained, planted, name):
     assert written.shape == target.shape
     assert torch.allclose(written, dictionary(x))
     assert torch.allclose(dictionary.strengths(codes, x), codes.values, rtol=1e-4)  # decoder rows have norm 1
+
+
+def test_every_kind_gives_the_same_figures_in_a_new_process(trained, planted, tmp_path):
+    sites = planted(torch.arange(1000, 1200)).sites
+    save_file({f"{site}.{i}": t.clone() for site, pair in sites.items() for i, t in enumerate(pair)}, tmp_path / "data")
+    program = (
+        "import json, sys; from pathlib import Path; from safetensors.torch import load_file\n"
+        "from saes.dictionary import load; from saes.quality import at_inference\n"
+        "data = load_file(sys.argv[1])\n"
+        "for site, folder in zip(sys.argv[2::2], sys.argv[3::2]):\n"
+        "    found = at_inference(load(Path(folder)), data[site + '.0'], data[site + '.1'], 500)\n"
+        "    sys.stdout.write(json.dumps(vars(found)) + chr(10))\n"
+        "assert 'sae_lens' not in sys.modules\n"
+    )
+    folders = [word for name in KINDS for word in (KINDS[name][0], str(trained[name].folder))]
+    command = [sys.executable, "-c", program, str(tmp_path / "data"), *folders]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    for name, line in zip(KINDS, lines, strict=True):
+        assert json.loads(line) == pytest.approx(vars(trained[name].at_inference), rel=1e-5, abs=1e-5), name
 
 
 def test_a_skip_carries_what_is_linear(trained):

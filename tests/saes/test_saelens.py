@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -13,10 +14,12 @@ from saes.topk import TopK, TopKConfig
 
 sae_lens = pytest.importorskip("sae_lens")
 from sae_lens.evals import ExplainedVarianceCalculator  # noqa: E402
+from sae_lens.saes.batchtopk_sae import BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig  # noqa: E402
 from sae_lens.saes.sae import TrainStepInput  # noqa: E402
 from sae_lens.saes.topk_sae import TopKTrainingSAE, TopKTrainingSAEConfig  # noqa: E402
 
 import saes  # noqa: E402
+from saes.batchtopk import BatchTopKConfig  # noqa: E402
 from saes.saelens import Planted, SAELensDictionary, from_saelens, load_pretrained, to_saelens  # noqa: E402
 from saes.synthetic import recovery  # noqa: E402
 from saes.trainer import Assignment, TrainSettings, train  # noqa: E402
@@ -150,10 +153,21 @@ def test_a_folder_without_a_file_is_an_error(tmp_path):
         load_pretrained(tmp_path)
 
 
-def pair(dead=()):
-    """SAELens' TopK in training and ours from the same weights, with the same latents dead."""
-    theirs = TopKTrainingSAE(TopKTrainingSAEConfig(d_in=D, d_sae=N, k=K, rescale_acts_by_decoder_norm=False))
-    ours = TopKConfig(n_latents=N, k=K).build(D, D, torch.Generator().manual_seed(9))
+def topk_sae():
+    return TopKTrainingSAE(TopKTrainingSAEConfig(d_in=D, d_sae=N, k=K, rescale_acts_by_decoder_norm=False))
+
+
+def batchtopk_sae():
+    return BatchTopKTrainingSAE(BatchTopKTrainingSAEConfig(d_in=D, d_sae=N, k=K, rescale_acts_by_decoder_norm=False))
+
+
+BOTH = [(topk_sae, TopKConfig), (batchtopk_sae, BatchTopKConfig)]
+
+
+def pair(theirs, config, dead=()):
+    """SAELens' dictionary in training and ours from the same weights, with the same latents dead."""
+    theirs = theirs()
+    ours = config(n_latents=N, k=K).build(D, D, torch.Generator().manual_seed(9))
     with torch.no_grad():
         for name in ("W_enc", "b_enc", "W_dec", "b_dec"):
             noise = 0.1 * torch.randn(getattr(ours, name).shape, generator=torch.Generator().manual_seed(3))
@@ -178,9 +192,10 @@ def their_step(theirs, x, dead):
     return output, mse, auxiliary
 
 
+@pytest.mark.parametrize("kind", BOTH, ids=["topk", "batchtopk"])
 @pytest.mark.parametrize("dead", [(), (3, 8, 30), tuple(range(10, 30))])
-def test_a_step_is_that_of_saelens_with_the_loss_normalised(dead):
-    theirs, ours = pair(dead)
+def test_a_step_is_that_of_saelens_with_the_loss_normalised(dead, kind):
+    theirs, ours = pair(*kind, dead)
     x = tokens(200)
     output, mse, auxiliary = their_step(theirs, x, dead)
     result = ours.step(x, x)
@@ -193,9 +208,10 @@ def test_a_step_is_that_of_saelens_with_the_loss_normalised(dead):
         torch.testing.assert_close(getattr(ours, name).grad, getattr(theirs, name).grad, rtol=1e-4, atol=1e-6)
 
 
-def test_the_same_steps_from_the_same_weights_end_at_saelens_weights():
+@pytest.mark.parametrize("kind", BOTH, ids=["topk", "batchtopk"])
+def test_the_same_steps_from_the_same_weights_end_at_saelens_weights(kind):
     dead = (3, 8, 30)
-    theirs, ours = pair(dead)
+    theirs, ours = pair(*kind, dead)
     optimizers = [torch.optim.Adam(module.parameters(), lr=1e-3) for module in (theirs, ours)]
     for i in range(20):
         x = tokens(100, seed=100 + i)
@@ -241,8 +257,12 @@ def theirs_on_our_stream(tmp_path_factory):
     bed = Planted(n_features=32, d=24, per_token=2.0, sequence_tokens=64, seed=1)
     options = {"n_latents": 32, "k": 2, "lr": 2e-2, "dead_after_tokens": 4_000}
     assignments = {name: Assignment(bed.site, saes.config_class(name)(**options)) for name in ARCHITECTURES}
-    for name in ("topk", "mutual_choice", "feature_choice"):
+    for name in ("topk", "relu", "batchtopk", "mutual_choice", "feature_choice"):
         assignments[name] = Assignment(bed.site, saes.config_class(name)(**options))
+    for selection in ("relu", "mutual_choice"):
+        for name in ("transcoder", "skip_transcoder"):
+            config = saes.config_class(name)(**options, selection=selection)
+            assignments[f"{name}-{selection}"] = Assignment(bed.mapped, config)
     settings = TrainSettings(train_tokens=30_000, batch_tokens=128, buffer_tokens=4096)
     work = tmp_path_factory.mktemp("theirs")
     stream = settings.stream(bed, 500, 64)
@@ -259,6 +279,47 @@ def test_saelens_architectures_train_on_our_stream_to_our_target_l0(theirs_on_ou
     again = load(result.folder)
     torch.testing.assert_close(again(x), result.dictionary(x))
     assert result.at_inference.explained_variance == pytest.approx(result.as_trained.explained_variance, abs=0.05)
+
+
+def test_what_was_trained_gives_the_same_in_a_new_process(theirs_on_our_stream, tmp_path):
+    """First through SAELens alone, which has never heard of us and owns all these classes; then through us."""
+    bed, trained = theirs_on_our_stream
+    sites = bed(torch.arange(1000, 1060)).sites
+    x = sites[bed.site][0]
+    outputs = {f"out.{name}": result.dictionary(x[:500]) for name, result in trained.items()}
+    save_file({"x": x, "mapped": sites[bed.mapped][1].clone(), **outputs}, tmp_path / "data")
+    program = (
+        "import json, sys; from pathlib import Path; import torch\n"
+        "from safetensors.torch import load_file; from sae_lens import SAE\n"
+        "data = load_file(sys.argv[1]); x, mapped = data['x'], data['mapped']\n"
+        "folders = dict(zip(sys.argv[2::2], sys.argv[3::2]))\n"
+        "for name, folder in folders.items():\n"
+        "    theirs = SAE.load_from_disk(folder)(x[:500])\n"
+        "    torch.testing.assert_close(theirs, data['out.' + name], rtol=1e-5, atol=1e-5)\n"
+        "assert not {'saes', 'kernels.codes'} & set(sys.modules)\n"
+        f"sys.path.insert(0, {str(Path(__file__).parents[2])!r})\n"
+        "from saes.dictionary import load; from saes.quality import at_inference\n"
+        "found = {n: vars(at_inference(load(Path(f)), x, mapped if 'transcoder' in n else x, 500))\n"
+        "         for n, f in folders.items()}\n"
+        "sys.stdout.write('RESULT' + json.dumps(found))\n"
+    )
+    folders = [word for name, result in trained.items() for word in (name, str(result.folder))]
+    command = [sys.executable, "-c", program, str(tmp_path / "data"), *folders]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-600:]
+    found = json.loads(done.stdout.rpartition("RESULT")[2])
+    for name, result in trained.items():
+        assert found[name] == pytest.approx(vars(result.at_inference), rel=1e-5, abs=1e-5), name
+
+
+def test_a_transcoder_of_the_planted_bed_finds_where_its_features_go(theirs_on_our_stream):
+    bed, trained = theirs_on_our_stream
+    sequences = torch.arange(2000, 2050)
+    x, firings = bed(sequences).sites[bed.mapped][0], bed.activations(sequences) > 0
+    dictionary = trained["transcoder-mutual_choice"].dictionary
+    there = recovery(dictionary, bed.directions(bed.mapped), x, firings).mean_max_cosine
+    assert there > 0.75
+    assert there > recovery(dictionary, bed.directions(bed.site), x, firings).mean_max_cosine + 0.2
 
 
 @pytest.mark.parametrize("name", ["topk", "mutual_choice", "feature_choice", "saelens:topk", "saelens:gated"])

@@ -200,3 +200,15 @@ def test_constant_activations_are_an_error():
 def test_flops_are_the_encoder_product_and_ten_widths_a_slot():
     assert build().step(*[batch(dtype=torch.float32)[0]] * 2).flops == 2 * 50 * 8 * 20 + 50 * 3 * 10 * 8
     assert math.isfinite(build().flops(1, 0))
+
+
+def test_the_auxiliary_loss_does_not_teach_whatever_x_comes_from():
+    """End to end x is what earlier dictionaries wrote: the main selection teaches them, this one must not."""
+    x = torch.randn(40, 8, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    module = TopKConfig(n_latents=24, k=3, aux_coefficient=1.0).build(8, 8, torch.Generator().manual_seed(0))
+    module.tokens_since_fired[5:12] = module.config.dead_after_tokens
+    result = module.step(x, x.detach())
+    assert float(result.auxiliary) > 0
+    assert torch.autograd.grad(result.beside, x, retain_graph=True, allow_unused=True)[0] is None
+    assert bool(torch.autograd.grad(result.beside, module.W_enc, retain_graph=True)[0].any())
+    assert bool(torch.autograd.grad(result.output.sum(), x)[0].any())

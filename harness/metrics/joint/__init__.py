@@ -1,9 +1,9 @@
 """Joint structure: do pairs of units that fire together mean more together than apart?
 
-Primary: edits in the same context (excess.py, edits.py). In contexts where both units fire, the distribution of the next
-token is read with both, one, the other and neither; how far the effects are from adding up is the *excess*, read against
-the *floor* of random write directions of equal norm (floor.py), and beside the *conjunction*. Supporting: what the codes
-alone show (supporting.py); units are functions of one input, so none of that is free of common causes.
+Primary: edits in the same context (excess.py, edits.py). In contexts where both units fire, the distribution of the
+next token is read with both, one, the other and neither; how far the effects are from adding up is the *excess*, read
+against the *floor* of random write directions of equal norm (floor.py), and beside the *conjunction*. Supporting: what
+the codes alone show (supporting.py); units are functions of one input, so none of that is free of common causes.
 
 Systems are matched on strength: a unit fires where it is among the `active` strongest of its token at its site.
 """
@@ -31,7 +31,7 @@ class Options(Strict):
     contexts: int = Field(default=100, ge=2, description="Contexts of every pair, the same number in every system.")
     active: int = Field(default=16, ge=2, description="Strongest units of a token at a site that count as firing.")
     dev_sequences: int = Field(default=128, ge=1, description="Dev sequences on which pairs are drawn (at most).")
-    draws: int = Field(default=2, ge=2, description="Pairs of random directions for the floor of each pair.")
+    draws: int = Field(default=3, ge=3, description="Pairs of random directions for the floor of each pair.")
     shuffled_contexts: int = Field(default=25, ge=1, description="Contexts of each pair with one unit shuffled.")
     low: float = Field(default=0.1, ge=0, lt=1, description="Quantile of a unit's values that is its low magnitude.")
     high: float = Field(default=0.9, gt=0, le=1, description="And its high one.")
@@ -45,12 +45,13 @@ def measure(evaluation: Evaluation, options: Options) -> list[Measurement]:
 
     - excess (bits), excess_share = Σ excess / Σ KL(p11 ‖ p00); floor, floor_share, conjunction_floor: with random
       directions; excess_above_floor = excess − floor; pairs_above_floor: share of pairs whose excess exceeds theirs
-      (excess.above_floor, Benjamini–Hochberg at 5%);
+      at 5% (excess.above_floor): 5% of pairs that combine nothing do;
     - conjunction (bits), novel_top: share of contexts whose likeliest token with both is likeliest in no other state;
-    - magnitude_share: excess share of the step from each unit's low quantile to its high one;
+    - magnitude_share, magnitude_floor_share: excess share of the step from each unit's low quantile to its high one;
     - controls: excess_share_rotated and conjunction_rotated (the pair turned at random in its own plane),
       excess_share_shuffled and its floor (B's values permuted over tokens);
-    - excess_share_across, floor_share_across: A in one layer, B in the next; excess_share_layer<i>, floor_share_layer<i>;
+    - excess_share_across, floor_share_across: A in one layer, B in the next; excess_share_layer<i> and
+      floor_share_layer<i>: within each layer;
     - testable: share of the co-activations on dev that pairs with enough contexts account for; pairs: how many ran.
 
     A figure of fewer than `least_pairs` pairs or 2 documents is nan, with what would be needed. The ten strongest pairs

@@ -1,9 +1,9 @@
 """Runs a subject with units edited at one position, many contexts and edits in one forward pass.
 
 What is read is the distribution of the next token at the edited position. Positions before it do not see the edit, so
-one native pass over the sequence gives their keys and values, and every edited variant is a single token that attends to
-those and to itself: exact, and as many variants as one likes run side by side as tokens of one batch
-(test_edits.py compares with the whole sequence run again for each edit).
+one native pass over the sequence gives their keys and values, and every edited variant is a single token that attends
+to those and to itself: exact, and as many variants as one likes run side by side as tokens of one batch (test_edits.py
+compares with the whole sequence run again for each edit).
 """
 
 from __future__ import annotations
@@ -68,13 +68,14 @@ class Prefix:
         positions: Tensor,
         edits: Mapping[Site, Entries] | None = None,
         pushes: Mapping[Site, Tensor] | None = None,
+        outputs: dict[Site, Tensor] | None = None,
     ) -> Tensor:
         """Logits of the next token `[variants, vocabulary]` after positions `[variants]` of this sequence.
 
         edits: what units are set to, in the rows of `positions`; gates, other codes of the site and a dictionary's
         error stay as they are, everything downstream runs. A unit at a later site that is set holds its value whatever
         an earlier edit would make of it; other units there respond. pushes: vectors `[variants, d_model]` added to a
-        site's output instead.
+        site's output. outputs: filled with every site's output `[variants, d_model]` after both.
         """
         length, n = len(self.tokens), len(positions)
         device = self.tokens.device
@@ -92,6 +93,8 @@ class Prefix:
         with contextlib.ExitStack() as stack:
             stack.enter_context(self.system.running(taps))
             stack.enter_context(self.system.replacing(added))
+            if outputs is not None:
+                stack.enter_context(self.system.watching(lambda site, _x, y: outputs.update({site: y[0]})))
             run = model(
                 self.tokens[positions][None],
                 position_ids=positions[None],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -127,16 +128,14 @@ def fired(system: System, batches: Iterable[Batch], active: int) -> dict[Site, F
             n_units[site] = encoded.codes.n_units
         seen += batch.input_ids.numel()
     return {
-        site: Fired(*(np.concatenate(column) for column in zip(*found, strict=True)), seen, n_units[site])
+        site: Fired(*(np.concatenate([part[i] for part in found]) for i in range(4)), seen, n_units[site])
         for site, found in parts.items()
     }
 
 
 def strata(sites: tuple[Site, ...]) -> list[Stratum]:
     """Every site with itself, and with the next."""
-    return [Stratum(site, site) for site in sites] + [
-        Stratum(a, b) for a, b in zip(sites[:-1], sites[1:], strict=True)
-    ]
+    return [Stratum(site, site) for site in sites] + [Stratum(a, b) for a, b in itertools.pairwise(sites)]
 
 
 def choose(

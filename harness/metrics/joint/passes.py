@@ -13,7 +13,7 @@ from torch import Tensor
 from harness.decomposition import Site, System
 from harness.metrics.joint import excess
 from harness.metrics.joint.edits import Entries, Prefix
-from harness.metrics.joint.floor import rotated_values
+from harness.metrics.joint.floor import rotated_values, turned
 from harness.metrics.joint.pairs import Contexts, Stratum
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ _STATES = ("11", "10", "01", "00")
 @dataclass(frozen=True)
 class PairTable:
     """What is fixed for every pair of a run. stratum `[pairs]` into strata; units `[pairs, 2]`; low, high `[pairs, 2]`:
-    values between which the magnitude version switches; angle `[pairs]`; directions `[pairs, draws, 2, d_model]`."""
+    values between which the magnitude version switches; angle `[pairs]`; frames `[pairs, draws, 2, d_model]`."""
 
     strata: list[Stratum]
     stratum: np.ndarray
@@ -35,13 +35,13 @@ class PairTable:
     low: np.ndarray
     high: np.ndarray
     angle: np.ndarray
-    directions: Tensor
+    frames: Tensor
 
 
 @dataclass(frozen=True)
 class Found:
-    """Figures of contexts, in bits. real, magnitude and rotated `[contexts]` inside, floor a `Figures` for each draw
-    (conjunction of the first draw only); top tokens and their probabilities `[contexts, 4, SHOWN]` with both, A alone,
+    """Figures of contexts by name, in bits: `[contexts]`; excess and effect of the floor `[contexts, draws]`, its other
+    figures of the first draw. Top tokens and their probabilities `[contexts, 4, SHOWN]` with both, A alone,
     B alone, neither."""
 
     real: dict[str, np.ndarray]
@@ -61,14 +61,15 @@ def run(
     *,
     extras: bool = True,
 ) -> Found:
-    """Every context with both units, one, the other and neither; with random directions taken away instead; and, with
-    `extras`, between each unit's low and high value, and with the pair rotated. A sequence's contexts run together."""
-    n, draws = len(contexts), pairs.directions.shape[1]
+    """Every context with both units, one, the other and neither; the same with random directions in their place; and,
+    with `extras`, between each unit's low and high value, and with the pair rotated. A sequence's contexts run
+    together.
+    """
+    n, draws = len(contexts), pairs.frames.shape[1]
     parts: dict[str, np.ndarray] = {}
     top = np.zeros((n, 4, SHOWN), np.int32)
     probability = np.zeros((n, 4, SHOWN), np.float32)
-    variants = 4 + 3 * draws + (6 if extras else 0)
-    size = max(1, ROWS // variants)
+    size = max(1, ROWS // 10)  # at most ten variants of a context in one pass
     order = np.argsort(contexts.token, kind="stable")
     sequence = contexts.token[order] // split.length
     starts = np.flatnonzero(np.diff(sequence, prepend=-1))
@@ -78,7 +79,8 @@ def run(
         for first in range(start, end, size):
             chunk = order[first : min(first + size, end)]
             variant = _Variants(system, prefix, contexts, chunk, pairs, split.length)
-            z = variant.logits(draws, extras)
+            z = variant.units(extras)
+            z |= variant.floor(draws, extras)
             for name, values in _figures(z, draws, extras).items():
                 if name not in parts:
                     parts[name] = np.zeros((n, *values.shape[1:]))
@@ -99,7 +101,7 @@ def _figures(z: dict[str, Tensor], draws: int, extras: bool) -> dict[str, Tensor
     """Figures of the contexts of one chunk, "real/excess" → `[contexts]`, "floor/excess" → `[contexts, draws]`."""
     real = excess.figures(*(z[state] for state in _STATES))
     found = {f"real/{name}": value for name, value in vars(real).items()}
-    floors = [[z["11"], *(z[f"floor{d}/{state}"] for state in _STATES[1:])] for d in range(draws)]
+    floors = [[*(z[f"floor{d}/{state}"] for state in _STATES[:3]), z["00"]] for d in range(draws)]
     found["floor/excess"] = torch.stack([excess.excess(*logits) for logits in floors], 1)
     found["floor/effect"] = torch.stack([excess.effect(logits[0], logits[3]) for logits in floors], 1)
     found["floor/conjunction"] = excess.conjunction(*floors[0])[0]
@@ -108,6 +110,9 @@ def _figures(z: dict[str, Tensor], draws: int, extras: bool) -> dict[str, Tensor
         steps = [z[f"magnitude/{state}"] for state in _STATES]
         found["magnitude/excess"] = excess.excess(*steps)
         found["magnitude/effect"] = excess.effect(steps[0], steps[3])
+        steps = [z[f"floor/magnitude/{state}"] for state in _STATES]
+        found["floor/magnitude_excess"] = excess.excess(*steps)
+        found["floor/magnitude_effect"] = excess.effect(steps[0], steps[3])
         turned = [z["11"], z["rotated/10"], z["rotated/01"], z["00"]]
         found["rotated/excess"] = excess.excess(*turned)
         found["rotated/conjunction"] = excess.conjunction(*turned)[0]
@@ -123,13 +128,13 @@ class _Variants:
         self.prefix, self.pairs, self.device = prefix, pairs, system.device
         pair = contexts.pair[chunk]
         self.positions = torch.as_tensor(contexts.token[chunk] % length, device=self.device)
-        self.units = [self._tensor(pairs.units[pair, side]) for side in (0, 1)]
+        self.units_of = [self._tensor(pairs.units[pair, side]) for side in (0, 1)]
         self.value = self._tensor(contexts.value_a[chunk]), self._tensor(contexts.value_b[chunk])
         self.strength = self._tensor(contexts.strength_a[chunk]), self._tensor(contexts.strength_b[chunk])
         self.low = self._tensor(pairs.low[pair, 0]), self._tensor(pairs.low[pair, 1])
         self.high = self._tensor(pairs.high[pair, 0]), self._tensor(pairs.high[pair, 1])
         self.angle = self._tensor(pairs.angle[pair])
-        self.directions = pairs.directions[torch.as_tensor(pair)].to(self.device)  # [contexts, draws, 2, d_model]
+        self.frames = pairs.frames[torch.as_tensor(pair)].to(self.device)  # [contexts, draws, 2, d_model]
         of_stratum = pairs.stratum[pair]
         self.sites: list[dict[Site, Tensor]] = [{}, {}]  # of A and of B: site → which contexts
         for index in np.unique(of_stratum):
@@ -138,8 +143,8 @@ class _Variants:
                 known = self.sites[side].get(site, here[:0])
                 self.sites[side][site] = torch.cat([known, here])
 
-    def logits(self, draws: int, extras: bool) -> dict[str, Tensor]:
-        """Logits `[contexts, vocabulary]` of every variant, by name."""
+    def units(self, extras: bool) -> dict[str, Tensor]:
+        """Logits `[contexts, vocabulary]` of the variants in which the units themselves are set, by name."""
         (a, b), zero = self.value, torch.zeros_like(self.value[0])
         states = {"11": (a, b), "10": (a, zero), "01": (zero, b), "00": (zero, zero)}
         if extras:
@@ -147,28 +152,67 @@ class _Variants:
             steps = [(high_a, high_b), (high_a, low_b), (low_a, high_b), (low_a, low_b)]
             states |= {f"magnitude/{state}": step for state, step in zip(_STATES, steps, strict=True)}
             states["rotated/10"], states["rotated/01"] = rotated_values(self.value, self.strength, self.angle)
-        blocks = [*states, *(f"floor{d}/{state}" for d in range(draws) for state in _STATES[1:])]
+        outputs: dict[Site, Tensor] = {}
+        z = self._pass(states, {}, outputs)
+        # What each writes is what its site's output lacks without it: A alone against neither, B alone against neither.
+        places = {name: place for place, name in enumerate(states)}
+        self.written = (
+            self._difference(outputs, 0, places["10"], places["00"]),
+            self._difference(outputs, 1, places["11"], places["10"]),
+        )
+        return z
+
+    def floor(self, draws: int, extras: bool) -> dict[str, Tensor]:
+        """The same with random directions in the units' place, which are both off. After `units`."""
+        zero = torch.zeros_like(self.value[0])
+        pushes: dict[str, tuple[Tensor, Tensor]] = {}
+        for draw in range(draws):
+            a, b = turned(self.frames[:, draw], *self.written)
+            pushes |= {f"floor{draw}/11": (a, b), f"floor{draw}/10": (a, 0 * b), f"floor{draw}/01": (0 * a, b)}
+            if extras and draw == 0:
+                (low_a, high_a), (low_b, high_b) = (
+                    [(part[side] / self.value[side])[:, None] * vector for part in (self.low, self.high)]
+                    for side, vector in ((0, a), (1, b))
+                )
+                steps = [(high_a, high_b), (high_a, low_b), (low_a, high_b), (low_a, low_b)]
+                pushes |= {f"floor/magnitude/{state}": step for state, step in zip(_STATES, steps, strict=True)}
+        return self._pass(dict.fromkeys(pushes, (zero, zero)), pushes, None)
+
+    def _pass(
+        self,
+        states: dict[str, tuple[Tensor, Tensor]],
+        pushes: dict[str, tuple[Tensor, Tensor]],
+        outputs: dict[Site, Tensor] | None,
+    ) -> dict[str, Tensor]:
         edits: dict[Site, list[tuple[Tensor, Tensor, Tensor]]] = {}
-        pushes: dict[Site, Tensor] = {}
+        added: dict[Site, Tensor] = {}
         n = len(self.positions)
-        for block, name in enumerate(blocks):
-            # A floor starts from the state in which both units are on, as every other variant does.
-            values = states.get(name, self.value)
+        for block, (name, values) in enumerate(states.items()):
             for side in (0, 1):
                 for site, here in self.sites[side].items():
                     row = block * n + here
-                    edits.setdefault(site, []).append((row, self.units[side][here], values[side][here]))
-                    if name.startswith("floor") and name[-2:][side] == "0":
-                        draw = int(name.split("/")[0].removeprefix("floor"))
-                        direction = self.directions[here, draw, side]
-                        if site not in pushes:
-                            pushes[site] = direction.new_zeros(n * len(blocks), direction.shape[1])
-                        pushes[site][row] -= self.strength[side][here, None] * direction
+                    edits.setdefault(site, []).append((row, self.units_of[side][here], values[side][here]))
+                    if name in pushes:
+                        vectors = pushes[name][side]
+                        if site not in added:
+                            added[site] = vectors.new_zeros(n * len(states), vectors.shape[1])
+                        added[site][row] += vectors[here]
         joined = {
             site: Entries(*(torch.cat(column) for column in zip(*parts, strict=True))) for site, parts in edits.items()
         }
-        z = self.prefix.logits(self.positions.repeat(len(blocks)), joined, pushes).float()
-        return dict(zip(blocks, z.split(n), strict=True))
+        z = self.prefix.logits(self.positions.repeat(len(states)), joined, added, outputs)
+        z = z if z.dtype == torch.float64 else z.float()
+        return dict(zip(states, z.split(n), strict=True))
+
+    def _difference(self, outputs: dict[Site, Tensor], side: int, block: int, other: int) -> Tensor:
+        """Output of the side's site in one block of variants less that in another: `[contexts, d_model]`."""
+        n = len(self.positions)
+        width, dtype = self.frames.shape[-1], next(iter(outputs.values())).dtype
+        found = torch.zeros(n, width, dtype=dtype, device=self.device)
+        for site, here in self.sites[side].items():
+            output = outputs[site]
+            found[here] = output[block * n + here] - output[other * n + here]
+        return found
 
     def _tensor(self, values: np.ndarray) -> Tensor:
         return torch.as_tensor(values, device=self.device)

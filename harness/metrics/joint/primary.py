@@ -15,7 +15,7 @@ from harness.evaluation import Evaluation
 from harness.measurement import Direction, Measurement
 from harness.metrics.joint import VERSION, Options, excess, needed
 from harness.metrics.joint.artifacts import PairReport, write_pairs
-from harness.metrics.joint.floor import random_directions
+from harness.metrics.joint.floor import random_frames
 from harness.metrics.joint.pairs import Chosen, Contexts, Fired, choose, fired, shuffled, strata
 from harness.metrics.joint.passes import Found, PairTable, run
 
@@ -41,7 +41,7 @@ def measure(evaluation: Evaluation, options: Options, rng: np.random.Generator) 
     if n:
         pairs = PairTable(kinds, results.stratum, results.units, *_quantiles(chosen, dev, test, options),
                           rng.uniform(0, 2 * math.pi, n),
-                          random_directions(n, options.draws, system.model.config.hidden_size, rng))  # fmt: skip
+                          random_frames(n, options.draws, system.model.config.hidden_size, rng))  # fmt: skip
         contexts = Contexts.cat([part.contexts for part in chosen])
 
         def report(done: int, total: int) -> None:
@@ -137,6 +137,7 @@ class _Results:
         yield figure("novel_top", "real", "novel", "share of contexts", "lower")
         yield figure("novel_top_floor", "floor", "novel", "share of contexts")
         yield self._ratio("magnitude_share", within, "magnitude", "excess", "effect", "", "lower")
+        yield self._ratio("magnitude_floor_share", within, "floor", "magnitude_excess", "magnitude_effect", "", "none")
         yield self._ratio("excess_share_rotated", within, "rotated", "excess", "real/effect", "", "none")
         yield self._ratio("excess_share_shuffled", within, "real", "excess", "effect", "", "none", apart=True)
         yield self._ratio("floor_share_shuffled", within, "floor", "excess", "effect", "", "none", apart=True)
@@ -204,14 +205,12 @@ class _Results:
         return excess.above_floor(mean[kept], floors[kept])
 
     def _above_floor(self, of: list[int]) -> Measurement:
-        from statsmodels.stats.multitest import multipletests
-
         from harness.statistics import unit_bootstrap
 
         reason = self._underpowered(of)
         if reason or self.found is None:
             return self._nan("pairs_above_floor", "share of pairs", "lower", reason)
-        flagged = multipletests(self.p_values(of), alpha=0.05, method="fdr_bh")[0].astype(float)
+        flagged = (self.p_values(of) < 0.05).astype(float)
         replicates = unit_bootstrap(flagged, n_resamples=self.evaluation.resamples)
         value = float(flagged.mean())
         return Measurement(
@@ -228,7 +227,9 @@ class _Results:
             return None
         best = max((self.chosen[i].best for i in of), default=0)
         if best >= self.options.contexts:
-            return f"underpowered: {have} pairs have {self.options.contexts} contexts on {tokens:,} tokens, {least} needed"
+            return (
+                f"underpowered: {have} pairs have {self.options.contexts} contexts on {tokens:,} tokens, {least} needed"
+            )
         return needed(self.options.contexts, best, tokens)
 
     @staticmethod
@@ -241,7 +242,8 @@ class _Results:
 
     def strongest(self, most: int) -> list[PairReport]:
         """The pairs of largest mean excess over their own floor, for a person to read."""
-        assert self.found is not None and self.contexts is not None
+        assert self.found is not None
+        assert self.contexts is not None
         n = len(self.stratum)
         real = {name: values.reshape(n, -1) for name, values in self.found.real.items()}
         floors = self.found.floor["excess"].reshape(n, -1)

@@ -15,28 +15,19 @@ import torch
 from torch import Tensor
 
 from harness.metrics.joint import excess
-from harness.metrics.joint.floor import random_directions
+from harness.metrics.joint.floor import random_frames, turned
 
-OUTCOMES, WIDTH, DRAWS = 64, 32, 2
+OUTCOMES, WIDTH, DRAWS = 64, 32, 3
 _UNITS = 60  # that a token's k are chosen from, where a world has more than its pair
 _LIVE = 0.35  # size of what the random layer downstream adds, beside a residual of about 1
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """The contexts of one pair in which both fire: values `[contexts]` of A and B, and the residual without them
-    `[contexts, WIDTH]`."""
-
-    a: Tensor
-    b: Tensor
-    rest: Tensor
-
-
-@dataclass(frozen=True)
 class World:
-    """name; what is true of it; `combines`: whether the two mean more together. draw(pair's generator, contexts) gives
-    contexts; and_nats: standard deviation over outcomes of what an AND of the two adds to the logits; code: "sum" (each unit promotes outcomes of
-    its own), "linear" (A − B, B − A and ¾(A + B)), "magnitude" (a third outcome where both are high)."""
+    """truth: what is planted. combines: whether the two mean more together. draw(generator, contexts): values of A and
+    B `[contexts]`, and the residual without them `[contexts, WIDTH]`. and_nats: standard deviation over outcomes of
+    what an AND of the two adds to the logits. code: "sum" (each unit writes a random direction), "agree" (nearly the
+    same one), "linear" (A − B, B − A and ¾(A + B)), "magnitude" (the AND is of both being high)."""
 
     name: str
     truth: str
@@ -88,7 +79,10 @@ WORLDS = [
     World("correlated", "concepts that come and grow together", False, _correlated),
     World("shared_topic", "both follow a topic that speaks too", False, _topic),
     World("two_detectors", "two noisy detectors of one cause", False, _detectors, code="agree"),
-    *[World(f"and_{nats:g}", f"an AND moves the logits by {nats:g} nat (std over outcomes)", True, _independent, nats) for nats in AND_NATS],
+    *[
+        World(f"and_{nats:g}", f"an AND moves the logits by {nats:g} nat (std over outcomes)", True, _independent, nats)
+        for nats in AND_NATS
+    ],
     World("linear", "a third thing read out linearly: A−B, B−A, ¾(A+B)", True, _independent, code="linear"),
     World("magnitude", "both high (above 1) moves the logits by 1 nat more", True, _independent, 1.0, "magnitude"),
 ]
@@ -96,8 +90,8 @@ WORLDS = [
 
 @dataclass(frozen=True)
 class PairFigures:
-    """Means over the contexts of every pair: `[pairs]`, floor `[pairs, DRAWS]`, in bits; `magnitude`: excess of the step
-    from low values (0.6) to high ones (1.4); `novel`: share of contexts."""
+    """Of every pair and context `[pairs, contexts]`, floors `[pairs, contexts, DRAWS]`, in bits; `magnitude`: excess of
+    the step from low values (0.6) to high ones (1.4); `novel`: 1 or 0."""
 
     excess: np.ndarray
     effect: np.ndarray
@@ -105,12 +99,17 @@ class PairFigures:
     novel: np.ndarray
     magnitude: np.ndarray
     floor: np.ndarray
+    magnitude_floor: np.ndarray
     floor_conjunction: np.ndarray
+
+    def over(self, contexts: int | None = None) -> PairFigures:
+        """Means over the first `contexts` (default: all) of every pair: `[pairs]`, floors `[pairs, DRAWS]`."""
+        return PairFigures(**{name: values[:, :contexts].mean(1) for name, values in vars(self).items()})
 
 
 def run(world: World, pairs: int, contexts: int, rng: np.random.Generator, *, shuffle: bool = False) -> PairFigures:
-    """Figures of `pairs` pairs of a world, each in a subject of its own. shuffle: B's values and the AND's condition are
-    taken from other contexts, so nothing can be in common."""
+    """Figures of `pairs` pairs of a world, each in a subject of its own. shuffle: B's values are those of other
+    contexts, where the AND is not, so nothing can be in common."""
     found: dict[str, list[np.ndarray]] = {name: [] for name in PairFigures.__dataclass_fields__}
     for _ in range(pairs):
         subject = _Subject(world, rng)
@@ -124,22 +123,26 @@ def run(world: World, pairs: int, contexts: int, rng: np.random.Generator, *, sh
         figures = excess.figures(*z)
         low, high = torch.full((contexts,), 0.6), torch.full((contexts,), 1.4)
         steps = [subject.logits(rest, x, y, present) for x, y in ((high, high), (high, low), (low, high), (low, low))]
-        norms = a * subject.writes[0].norm(), b * subject.writes[1].norm()
-        directions = random_directions(1, DRAWS, WIDTH, rng)[0]
-        both = subject.residual(rest, a, b, present)
-        floors = []
-        for draw in directions:
-            away = [size[:, None] * direction for size, direction in zip(norms, draw, strict=True)]
-            floors.append(
-                [subject.read(both - part) for part in (0 * away[0], away[1], away[0], away[0] + away[1])]
-            )  # fmt: skip
-        found["excess"].append(figures.excess.mean().numpy())
-        found["effect"].append(figures.effect.mean().numpy())
-        found["conjunction"].append(figures.conjunction.mean().numpy())
-        found["novel"].append(figures.novel.mean().numpy())
-        found["magnitude"].append(excess.excess(*steps).mean().numpy())
-        found["floor"].append(np.array([excess.excess(*floor).mean() for floor in floors]))
-        found["floor_conjunction"].append(excess.conjunction(*floors[0])[0].mean().numpy())
+        written = a[:, None] * subject.writes[0], b[:, None] * subject.writes[1]
+        floors, step_floor = [], []
+        for frame in random_frames(1, DRAWS, WIDTH, rng)[0]:
+            c, d = turned(frame.expand(contexts, -1, -1), *written)
+            floors.append([subject.read(rest + part) for part in (c + d, c, d, 0 * c)])
+            (low_c, high_c), (low_d, high_d) = (
+                [(level / value)[:, None] * vector for level in (0.6, 1.4)] for value, vector in ((a, c), (b, d))
+            )
+            steps_of = (high_c + high_d, high_c + low_d, low_c + high_d, low_c + low_d)
+            step_floor.append([subject.read(rest + part) for part in steps_of])
+        step_excess = [excess.excess(*floor) for floor in step_floor]
+        of_pair = {
+            **vars(figures),
+            "magnitude": excess.excess(*steps),
+            "floor": torch.stack([excess.excess(*floor) for floor in floors], 1),
+            "magnitude_floor": torch.stack(step_excess, 1),
+            "floor_conjunction": torch.stack([excess.conjunction(*floor)[0] for floor in floors], 1),
+        }
+        for name, values in of_pair.items():
+            found[name].append(values.numpy())
     return PairFigures(**{name: np.stack(values) for name, values in found.items()})
 
 

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from functools import partial
 
 import torch
 
@@ -54,8 +55,7 @@ def test_variants_of_many_positions_equal_the_whole_sequence_run_again_for_each(
     moved = []
     for r, (plan, place) in enumerate(rows):
         edit = {
-            site: (lambda c, e=entries((live[place], *values[place])): set_entries(c, e))
-            for site, values in plan.items()
+            site: partial(set_entries, entries=entries((live[place], *values[place]))) for site, values in plan.items()
         }
         with torch.no_grad(), system.running(edit):
             whole = system.model(tokens[:1], use_cache=False).logits[0, live[place]]

@@ -87,14 +87,14 @@ def test_a_pair_like_its_random_directions_is_flagged_as_often_as_the_level_says
     flagged = []
     for _ in range(60):
         level = rng.normal(0, 2, size=(50, 1))  # pairs differ in strength, which must not matter
-        draws = np.exp(level + rng.normal(0, 0.7, size=(50, 3)))
+        draws = np.exp(level + rng.gamma(1, 1, size=(50, 4)))  # skewed, as real ones are
         flagged.append(excess.above_floor(draws[:, 0], draws[:, 1:]) < 0.05)
-    assert 0.04 < np.mean(flagged) < 0.06
-    floors = np.exp(rng.normal(0, 0.7, size=(50, 2)))
+    assert 0.03 < np.mean(flagged) < 0.06
+    floors = np.exp(rng.normal(0, 0.7, size=(50, 3)))
     assert (excess.above_floor(floors.mean(1) * 30, floors) < 0.05).mean() > 0.95
-    assert (excess.above_floor(np.full(9, 1e-13), np.zeros((9, 2))) > 0.05).all()
-    with pytest.raises(ValueError, match="at least 2 draws"):
-        excess.above_floor(np.ones(3), np.ones((3, 1)))
+    assert (excess.above_floor(np.full(9, 1e-13), np.zeros((9, 3))) > 0.05).all()
+    with pytest.raises(ValueError, match="at least 3 draws"):
+        excess.above_floor(np.ones(3), np.ones((3, 2)))
 
 
 def test_unequal_logits_are_refused() -> None:

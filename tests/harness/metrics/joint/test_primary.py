@@ -73,7 +73,8 @@ def test_every_kind_of_system_is_measured_with_pairs_for_a_person_to_read(
     found = measured(evaluation(make_system(torch.float32), tmp_path))
     broken = {name: m.reason for name, m in found.items() if not math.isfinite(m.value)}
     assert not broken
-    assert found["excess"].replicates is not None and len(found["excess"].replicates) == 100
+    assert found["excess"].replicates is not None
+    assert len(found["excess"].replicates) == 100
     assert 0 <= found["novel_top"].value <= 1
     assert 0 < found["testable"].value <= 1
     # The rotation changes who says what, not what both or neither say.
@@ -85,8 +86,8 @@ def test_every_kind_of_system_is_measured_with_pairs_for_a_person_to_read(
     context = data["pairs"][0]["contexts"][0]
     assert set(context["next"]) == {"both", "only A", "only B", "neither"}
     assert all(0 <= said["p"] <= 1 for outcomes in context["next"].values() for said in outcomes)
-    assert (tmp_path / "pairs.md").stat().st_size and (tmp_path / "pairs.html").stat().st_size
-
+    assert (tmp_path / "pairs.md").stat().st_size
+    assert (tmp_path / "pairs.html").stat().st_size
 
 
 def test_after_the_last_layer_nothing_but_the_norm_is_left_to_be_in_common(
@@ -95,9 +96,9 @@ def test_after_the_last_layer_nothing_but_the_norm_is_left_to_be_in_common(
     model = make_subject("dense-relu")
     model.model.norm = torch.nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]
     found = measured(evaluation(System("dense-relu", model, None), tmp_path))  # pyright: ignore[reportArgumentType]
-    # float32 logits: rounding is of the size of its last digit, far below what a layer downstream does
-    assert found["excess_share_layer1"].value < 1e-3 * found["excess_share_layer0"].value
-    assert found["floor_share_layer1"].value < 1e-3 * found["floor_share_layer0"].value
+    assert found["excess_share_layer1"].value < 1e-9
+    assert found["floor_share_layer1"].value < 1e-9
+    assert min(found["excess_share_layer0"].value, found["floor_share_layer0"].value) > 1e-4
 
 
 def test_too_little_text_is_said_with_what_is_needed_and_not_a_number(
@@ -106,11 +107,13 @@ def test_too_little_text_is_said_with_what_is_needed_and_not_a_number(
     system = System("peer", make_subject("peer"), None)  # pyright: ignore[reportArgumentType]
     options = OPTIONS.model_copy(update={"contexts": 5000})
     found = measured(evaluation(system, tmp_path), options)
-    assert math.isnan(found["excess"].value) and math.isnan(found["pairs_above_floor"].value)
+    assert math.isnan(found["excess"].value)
+    assert math.isnan(found["pairs_above_floor"].value)
     assert "of 5000 on 192 tokens; about" in str(found["excess"].reason)
     assert found["testable"].value == 0
     single = measured(evaluation(system, tmp_path, documents=1))
-    assert math.isnan(single["excess"].value) and "one document" in str(single["excess"].reason)
+    assert math.isnan(single["excess"].value)
+    assert "one document" in str(single["excess"].reason)
 
 
 def test_a_system_whose_units_never_fire_is_underpowered_and_does_not_fail(
