@@ -1,10 +1,11 @@
 """What every system promises, native or grafted (DESIGN §3)."""
 
 from collections.abc import Callable
+from typing import cast
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from harness.decomposition import Site, System
 from kernels.codes import Codes
@@ -30,9 +31,8 @@ def inputs(system: System, tokens: Tensor) -> dict[Site, Tensor]:
         return lambda _module, args: seen.update({site: args[0].flatten(0, 1)})
 
     if system.native:
-        handles = [
-            system.layers[site.layer].feed_forward.register_forward_pre_hook(layer_input(site)) for site in system.sites
-        ]  # pyright: ignore
+        layers = {site: cast(nn.Module, system.layers[site.layer].feed_forward) for site in system.sites}
+        handles = [layer.register_forward_pre_hook(layer_input(site)) for site, layer in layers.items()]
         logits(system, tokens)
         for handle in handles:
             handle.remove()

@@ -156,15 +156,19 @@ def test_batches_end_to_end_are_whole_sequences_and_can_be_resumed() -> None:
 
 
 @pytest.mark.parametrize("settings", [SETTINGS, END_TO_END], ids=["reconstruction", "end_to_end"])
-def test_a_subject_that_gives_nan_is_stopped_at_the_token(
-    tmp_path: Path, settings: TrainSettings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    broken = model()
-    token = int(TRAIN.ids[5, 3])
-    broken.model.embed_tokens.weight.data[token] = float("nan")
+def test_a_subject_that_gives_nan_is_stopped_at_the_token(tmp_path: Path, settings: TrainSettings) -> None:
+    """A token that comes once, after training has begun."""
+    broken, split = model(), cast(Any, Split(96, 0))
+    sequence = int(settings.stream(cast(Any, None), 96, LENGTH).sequences(1)[0])
+    split.ids[split.ids == 30] = 0
+    split.ids[sequence, 3] = 30
+    broken.model.embed_tokens.weight.data[30] = float("nan")
     job = Job(saes.config_class("topk")(**cast(Any, OPTIONS)), ALL, tmp_path)
-    with pytest.raises(HarnessError, match=r"site mlp_out\.\d is not finite on token \(sequence \d+, position \d+\)"):
-        train_dictionaries({"a": job}, broken, TRAIN, DEV, settings, scratch=tmp_path / "scratch", report=silent)
+    dev = cast(Any, Split(40, 1))
+    dev.ids[dev.ids == 30] = 0
+    says = rf"site mlp_out\.\d is not finite on token \(sequence {sequence}, position 3\)"
+    with pytest.raises(HarnessError, match=says):
+        train_dictionaries({"a": job}, broken, split, dev, settings, scratch=tmp_path / "scratch", report=silent)
 
 
 def quality(explained_variance: float, l0: float = 4.0) -> Quality:

@@ -2,8 +2,7 @@
 
 Primary: edits in the same context (excess.py, edits.py). In contexts where both units fire, the distribution of the
 next token is read with both, one, the other and neither; how far the effects are from adding up is the *excess*, read
-against the *floor* of random write directions of equal norm (floor.py), and beside the *conjunction*. Supporting: what
-the codes alone show (supporting.py); units are functions of one input, so none of that is free of common causes.
+against the *floor* of random write directions of equal norm (floor.py), and beside the *conjunction*.
 
 Systems are matched on strength: a unit fires where it is among the `active` strongest of its token at its site.
 """
@@ -55,19 +54,18 @@ def measure(evaluation: Evaluation, options: Options) -> list[Measurement]:
     - testable: share of the co-activations on dev that pairs with enough contexts account for; pairs: how many ran.
 
     A figure of fewer than `least_pairs` pairs or 2 documents is nan, with what would be needed. The ten strongest pairs
-    with contexts go to pairs.json, pairs.md and pairs.html in the artifacts. Then come the supporting figures.
+    with contexts go to pairs.json, pairs.md and pairs.html in the artifacts.
     """
     import numpy as np
 
     from harness.metrics.joint import primary
-    from harness.metrics.joint.supporting import supporting
 
     if not options.low < options.high:
         from harness.errors import BadInput
 
         raise BadInput(f"joint: low = {options.low} must be below high = {options.high}")
     rng = np.random.default_rng(options.seed)
-    return [*primary.measure(evaluation, options, rng), *supporting(evaluation, options, rng)]
+    return primary.measure(evaluation, options, rng)
 
 
 def needed(contexts: int, best: int, tokens: int) -> str:

@@ -139,8 +139,9 @@ def markdown(report: Report) -> str:
         apart = "" if line.shuffled_flagged is None else f"{line.shuffled_flagged:.1%}"
         lines.append(
             f"| {line.world} | {line.truth} | {line.contexts} | {line.excess:.3f} | {line.floor:.3f} "
-            f"| {line.effect:.2f} | {line.flagged:.1%} [{line.low:.1%}, {line.high:.1%}] | {line.magnitude_flagged:.1%} | "
-            f"{line.conjunction:.3f} | {line.conjunction_floor:.3f} | {line.conjunction_flagged:.1%} | "
+            f"| {line.effect:.2f} | {line.flagged:.1%} [{line.low:.1%}, {line.high:.1%}] "
+            f"| {line.magnitude_flagged:.1%} | {line.conjunction:.3f} | {line.conjunction_floor:.3f} "
+            f"| {line.conjunction_flagged:.1%} | "
             f"{line.novel_top:.0%} | {apart} |"
         )
     return "\n".join([*lines, ""])

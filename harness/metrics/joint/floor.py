@@ -36,8 +36,8 @@ def rotated_values(
     """The control "units rotated at random": the pair turned by an angle in the plane of what its two units write.
 
     In units of strength A' = cos·A + sin·B and B' = −sin·A + cos·B; both together, and both off, are what they were,
-    and only how the two share it differs. Returns the values (of A, of B) that take B' away, and those that take A' away;
-    all `[contexts]`.
+    and only how the two share it differs. Returns the values (of A, of B) that take B' away, and those that take A'
+    away; all `[contexts]`.
     """
     (a, b), (s, t) = value, strength
     cos, sin = angle.cos(), angle.sin()

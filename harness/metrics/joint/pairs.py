@@ -127,9 +127,10 @@ def fired(system: System, batches: Iterable[Batch], active: int) -> dict[Site, F
             parts[site].append((token + seen, *rest))
             n_units[site] = encoded.codes.n_units
         seen += batch.input_ids.numel()
+    joined = {site: [np.concatenate(column) for column in zip(*found, strict=True)] for site, found in parts.items()}
     return {
-        site: Fired(*(np.concatenate([part[i] for part in found]) for i in range(4)), seen, n_units[site])
-        for site, found in parts.items()
+        site: Fired(token, unit, value, strength, seen, n_units[site])
+        for site, (token, unit, value, strength) in joined.items()
     }
 
 
