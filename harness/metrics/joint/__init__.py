@@ -53,19 +53,22 @@ def measure(evaluation: Evaluation, options: Options) -> list[Measurement]:
       floor_share_layer<i>: within each layer;
     - testable: share of the co-activations on dev that pairs with enough contexts account for; pairs: how many ran.
 
+    Then what the codes alone show (supporting.py), which decides nothing.
+
     A figure of fewer than `least_pairs` pairs or 2 documents is nan, with what would be needed. The ten strongest pairs
     with contexts go to pairs.json, pairs.md and pairs.html in the artifacts.
     """
     import numpy as np
 
     from harness.metrics.joint import primary
+    from harness.metrics.joint.supporting import supporting
 
     if not options.low < options.high:
         from harness.errors import BadInput
 
         raise BadInput(f"joint: low = {options.low} must be below high = {options.high}")
     rng = np.random.default_rng(options.seed)
-    return primary.measure(evaluation, options, rng)
+    return [*primary.measure(evaluation, options, rng), *supporting(evaluation, options)]
 
 
 def needed(contexts: int, best: int, tokens: int) -> str:
