@@ -162,7 +162,11 @@ def test_a_subject_that_gives_nan_is_stopped_at_the_token(tmp_path: Path, settin
     sequence = int(settings.stream(cast(Any, None), 96, LENGTH).sequences(1)[0])
     split.ids[split.ids == 30] = 0
     split.ids[sequence, 3] = 30
-    broken.model.embed_tokens.weight.data[30] = float("nan")
+    # In the output of the last MLP, at that token alone: a bad embedding would spread through attention and the head.
+    seen: list[torch.Tensor] = []
+    broken.model.embed_tokens.register_forward_hook(lambda _m, args, _y: seen.append(args[0] == 30))
+    spoil = lambda _m, _a, y: y.masked_fill(seen.pop()[..., None], float("nan"))  # noqa: E731
+    broken.model.layers[-1].feed_forward.register_forward_hook(spoil)
     job = Job(saes.config_class("topk")(**cast(Any, OPTIONS)), ALL, tmp_path)
     dev = cast(Any, Split(40, 1))
     dev.ids[dev.ids == 30] = 0
