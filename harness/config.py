@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from harness.corpus.config import CorpusConfig
 from harness.errors import BadInput
@@ -28,6 +28,12 @@ class EvaluationConfig(Strict):
     )
     batch_sequences: int = Field(default=16, ge=1)
     resamples: int = Field(default=1000, ge=100, description="Bootstrap resamples behind every interval.")
+
+    @model_validator(mode="after")
+    def _codes_of_what_is_read(self) -> EvaluationConfig:
+        if self.codes_sequences > self.sequences:
+            raise ValueError(f"codes_sequences {self.codes_sequences} exceeds sequences {self.sequences}")
+        return self
 
 
 class BudgetConfig(Strict):

@@ -193,3 +193,8 @@ def test_learning_rate_trials_are_stages_that_a_subject_depends_on_and_the_same_
     keys = [stage.key for stage in first.trained.trials.values()]
     assert list(first.subject.upstream[1:]) == keys
     assert [stage.kind for stage in plan.stages()].count("trial") == 2 * 2  # two subjects; the dictionary shares one
+
+
+def test_codes_of_more_sequences_than_are_read_are_refused() -> None:
+    with pytest.raises(BadInput, match="codes_sequences 65 exceeds sequences 64"):
+        load("smoke", ["evaluation.codes_sequences=65"])

@@ -104,7 +104,7 @@ def test_the_loss_end_to_end_is_the_kl_of_the_spliced_system(kind: str, sites: t
     (first, result), *others = EndToEnd(subject_model, [list(learners)])(learners, stream._run(indices))
     expected = spliced_kl(System("", subject_model, dictionaries), TRAIN.ids[:8])
     assert expected > 0.001
-    assert float(result.loss) == pytest.approx(expected, rel=1e-4)
+    assert result.loss.item() == pytest.approx(expected, rel=1e-4)
     assert first == str(sites[0])
     assert all(not other.loss.requires_grad for _, other in others)
     result.loss.backward()
