@@ -18,7 +18,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
-from harness.report import dictionary_sweep
+from harness.report import dictionary_sweep, joint
 from harness.report.style import COLOURS, GREY, MARKERS, error
 from harness.table import Row, Table, write_atomically
 
@@ -27,7 +27,7 @@ SPLICED = "loss/spliced_bits_per_byte"
 STRENGTH = "sparsity/strength_l0_total"
 FLOPS = "cost/training_flops"
 
-ONE_BAR_A_ROW = ("bits_per_byte", "usage")
+ONE_BAR_A_ROW = ("bits_per_byte", "usage", "joint_excess", "joint_conjunction")
 # With more rows than this, systems that differ in brackets only share a colour, and a legend takes the place of labels.
 LABELLED_ROWS = 14
 
@@ -50,6 +50,13 @@ def write(table: Table, folder: Path, curves: Curves) -> list[Path]:
             axes, table, dictionary_sweep.VARIANCE, "explained variance (higher is better)"
         ),
         "dictionary_waste": lambda axes: dictionary_sweep.wasted(axes, table),
+        "joint_excess": lambda axes: joint.beside_floor(
+            axes, table, joint.SHARE, joint.FLOOR_SHARE, "excess, share of what the pair says"
+        ),
+        "joint_conjunction": lambda axes: joint.beside_floor(
+            axes, table, joint.CONJUNCTION, joint.FLOOR_CONJUNCTION, "conjunction (bits)"
+        ),
+        "joint_against_active": lambda axes: joint.against_active(axes, table),
         "training": lambda axes: _training(axes, table, curves),
     }
     written = []
