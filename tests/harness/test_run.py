@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import jsonschema
 import pytest
 import torch
 
-from harness import table
+from harness import cli, table
 from harness.config import load
 from harness.corpus.build import load as load_corpus
 from harness.decomposition import System
@@ -44,6 +45,24 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     folder = tmp_path_factory.mktemp("smoke")
     done = harness("run", "smoke", "--out", str(folder / "out"), store=folder / "store")
     return Ran(folder / "store", folder / "out", done.stdout, done.stderr)
+
+
+@pytest.fixture
+def in_process(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> Callable[..., tuple[int, str]]:
+    """The command line without a process of its own (which takes seconds to import): exit code and what was said."""
+
+    def run(*arguments: str, store: Path) -> tuple[int, str]:
+        monkeypatch.setenv("HARNESS_STORE", str(store))
+        monkeypatch.setattr(sys, "argv", ["harness", *arguments])
+        caplog.clear()
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        printed = capsys.readouterr()
+        return int(ended.value.code or 0), printed.out + printed.err + caplog.text
+
+    return run
 
 
 def plan() -> Plan:
@@ -190,14 +209,27 @@ def test_dry_run_says_what_is_stored_and_changes_nothing(ran: Ran) -> None:
         (["fly"], 2, "No such command 'fly'"),
     ],
 )
-def test_bad_input_ends_with_2_and_one_line(arguments: list[str], code: int, says: str, tmp_path: Path) -> None:
-    done = harness(*arguments, store=tmp_path, check=False)
-    assert done.returncode == code
-    assert says in done.stderr
-    assert "Traceback" not in done.stderr
+def test_bad_input_ends_with_2_and_one_line(
+    arguments: list[str], code: int, says: str, tmp_path: Path, in_process: Callable[..., tuple[int, str]]
+) -> None:
+    ended, said = in_process(*arguments, store=tmp_path)
+    assert ended == code
+    assert says in said
+    assert "Traceback" not in said
+
+
+def test_the_command_itself_ends_so_too(tmp_path: Path) -> None:
+    done = harness("run", "smok", store=tmp_path, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: no experiment 'smok': did you mean smoke?")
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("kind", ["systems", "metrics", "corpora", "experiments"])
-def test_list_names_what_an_experiment_may_use(kind: str, tmp_path: Path) -> None:
+def test_list_names_what_an_experiment_may_use(
+    kind: str, tmp_path: Path, in_process: Callable[..., tuple[int, str]]
+) -> None:
     expected = {"systems": "SUBJECT+topk", "metrics": "sparsity", "corpora": "installed", "experiments": "quickstart"}
-    assert expected[kind] in harness("list", kind, store=tmp_path).stdout
+    code, said = in_process("list", kind, store=tmp_path)
+    assert code == 0
+    assert expected[kind] in said
