@@ -12,7 +12,7 @@ import psutil
 import torch
 
 import models
-from harness.budget import Line
+from harness.budget import Line, size_of
 from harness.config import Experiment
 from harness.optimizer import MuonAdamW, clip_gradients
 from harness.plan import Plan, SystemRun
@@ -51,12 +51,17 @@ def estimates(plan: Plan, store: Store) -> dict[str, Estimate]:
             continue
         line = lines[run.spec.name]
         memory = training_memory(line, plan.experiment)
-        speed, source = speeds.setdefault(run.subject.key, _speed(run, line, plan, store, memory, speeds))
         own = 0.0 if run.subject.key in charged else line.budget.subject_flops + line.budget.trial_flops
         own += 0.0 if run.subject.key in charged else _teacher_forward_flops(line)
         charged.add(run.subject.key)
         own += line.budget.collecting_flops + line.budget.dictionary_flops
-        found[run.spec.name] = Estimate(own / speed if own else 0.0, source, memory)
+        if not own:  # says nothing about the speed at which other rows of the subject train
+            found[run.spec.name] = Estimate(0.0, "nothing to train", memory)
+            continue
+        if run.subject.key not in speeds:
+            speeds[run.subject.key] = _speed(run, plan, store, memory, speeds)
+        speed, source = speeds[run.subject.key]
+        found[run.spec.name] = Estimate(own / speed, source, memory)
     return found
 
 
@@ -79,20 +84,9 @@ def _teacher_forward_flops(line: Line) -> float:
 
 
 def _speed(
-    run: SystemRun,
-    line: Line,
-    plan: Plan,
-    store: Store,
-    memory: int,
-    known: dict[str, tuple[float, str]],
+    run: SystemRun, plan: Plan, store: Store, memory: int, known: dict[str, tuple[float, str]]
 ) -> tuple[float, str]:
-    if run.subject.key in known:
-        return known[run.subject.key]
-    if run.spec.subject.untrained and run.dictionary is None:
-        return 1.0, "nothing to train"
-    per_token = 3 * line.budget.size.forward_flops
-    if run.dictionary is not None:
-        per_token = 3 * line.budget.collecting_flops / max(1, line.budget.dictionary_tokens)
+    """FLOPs a second, and where that comes from; `known`: those of the other subjects."""
     folder = store.root / run.subject.folder
     if not run.spec.subject.untrained and (folder / "training.json").is_file():
         record = TrainingRecord(**json.loads((folder / "training.json").read_text()))
@@ -103,7 +97,7 @@ def _speed(
     log.info("timing %s", run.spec.subject.name)
     seconds = _step_seconds(run.spec.subject, plan.experiment, plan.numerics.device)
     tokens = run.spec.subject.training.batch_sequences * plan.experiment.corpus.sequence_length
-    return per_token * tokens / seconds, "timed"
+    return 3 * size_of(run.spec.subject, plan.experiment).forward_flops * tokens / seconds, "timed"
 
 
 def _step_seconds(subject: SubjectSpec, experiment: Experiment, device: str) -> float:
