@@ -9,25 +9,27 @@ network. `harness lm-eval` gives a saved model to lm-eval's command line; the sc
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import logging
 import math
 import tempfile
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, computed_field, field_validator
 
-from harness.errors import BadInput
+from harness.errors import BadInput, HarnessError
 from harness.evaluation import Evaluation
 from harness.measurement import Measurement
 from harness.metrics.tasks import examples
 from harness.statistics import document_bootstrap, unit_bootstrap
 from harness.training_config import Strict
 
-VERSION = 1
+VERSION = 2
 TEMPLATES = Path(__file__).parents[2] / "tasks"
 PREFIX = "harness_"
 _PER_DOMAIN = "bits_per_byte"
@@ -43,6 +45,27 @@ class Options(Strict):
     batch_size: int = Field(default=16, ge=1)
     seed: int = Field(default=0, ge=0)
 
+    @field_validator("tasks")
+    @classmethod
+    def _known(cls, tasks: tuple[str, ...]) -> tuple[str, ...]:
+        """Here, because options are read before anything is trained."""
+        if tasks:
+            from lm_eval.tasks import TaskManager
+
+            known = set(TaskManager().all_tasks)  # takes seconds: it reads thousands of files
+            for task in tasks:
+                if task not in known:
+                    raise ValueError(f"lm-eval has no task {task!r}; its tasks: lm-eval ls tasks")
+        return tasks
+
+    @computed_field
+    @property
+    def made_by(self) -> str:
+        """Part of the stage's key: results of other task files, or of another lm-eval, are other results."""
+        files = sorted(TEMPLATES.glob("*.yaml"))
+        contents = hashlib.sha256(b"".join(file.name.encode() + file.read_bytes() for file in files))
+        return f"lm-eval {version('lm-eval')}, {contents.hexdigest()[:16]}"
+
 
 def measure(evaluation: Evaluation, options: Options) -> list[Measurement]:
     """`tasks/<task>` on the model, `tasks/<task>_spliced` through its units (a built-in model runs through them anyway,
@@ -50,7 +73,7 @@ def measure(evaluation: Evaluation, options: Options) -> list[Measurement]:
 
     Intervals resample the evaluation documents that examples come from (examples of minimal pairs, which come from
     none, by themselves); other tasks have none. The examples are left in `data/`, for `harness lm-eval --data`.
-    Raises BadInput for a task that lm-eval does not know.
+    Raises HarnessError where the data of one of lm-eval's own tasks cannot be had.
     """
     if evaluation.tokenizer is None or evaluation.document is None:
         raise BadInput("the tasks metric needs the corpus's tokenizer and documents")
@@ -78,7 +101,7 @@ def local_tasks(data: Path, names: list[str]) -> Iterator[Path]:
         for name in names:
             domain = name.removeprefix(f"{_PER_DOMAIN}_") if name.startswith(_PER_DOMAIN) else ""
             text = (TEMPLATES / f"{_PER_DOMAIN if domain else name}.yaml").read_text()
-            text = text.replace("{data}", str(data.resolve())).replace("{domain}", domain)
+            text = text.replace("{data}", str(data.resolve())).replace("{domain}", domain).replace("{cache}", folder)
             (Path(folder) / f"{name}.yaml").write_text(text)
         yield Path(folder)
 
@@ -92,18 +115,31 @@ def local_names(data: Path) -> list[str]:
 
 
 def _scores(evaluation: Evaluation, options: Options, names: list[str], folder: Path, suffix: str) -> list[Measurement]:
+    found = _local_scores(evaluation, options, names, folder, suffix)
+    return found + _other_scores(evaluation, options, folder, suffix) if options.tasks else found
+
+
+def _local_scores(
+    evaluation: Evaluation, options: Options, names: list[str], folder: Path, suffix: str
+) -> list[Measurement]:
     results = _run(evaluation, [f"{PREFIX}{name}" for name in names], folder, options.batch_size, None, defaults=False)
-    found = [_measurement(evaluation, name, results["samples"][f"{PREFIX}{name}"], suffix) for name in names]
-    if options.tasks:
-        others = _run(evaluation, list(options.tasks), folder, options.batch_size, options.limit_others, defaults=True)
-        for task, figures in others["results"].items():
-            for key, value in figures.items():
-                name, _, chosen_filter = key.partition(",")
-                if chosen_filter and not name.endswith("_stderr") and isinstance(value, int | float):
-                    higher = others["higher_is_better"].get(task, {}).get(name)
-                    direction = "none" if higher is None else "higher" if higher else "lower"
-                    label = f"tasks/{task}/{name}{suffix}"
-                    found.append(Measurement(label, float(value), "", direction, VERSION))
+    return [_measurement(evaluation, name, results["samples"][f"{PREFIX}{name}"], suffix) for name in names]
+
+
+def _other_scores(evaluation: Evaluation, options: Options, folder: Path, suffix: str) -> list[Measurement]:
+    wanted = list(options.tasks)
+    try:
+        results = _run(evaluation, wanted, folder, options.batch_size, options.limit_others, defaults=True)
+    except OSError as error:  # what datasets raises without network
+        raise HarnessError(f"lm-eval could not load the data of {', '.join(wanted)}: {error}") from error
+    found: list[Measurement] = []
+    for task, figures in results["results"].items():
+        for key, value in figures.items():
+            name, _, chosen_filter = key.partition(",")
+            if chosen_filter and not name.endswith("_stderr") and isinstance(value, int | float):
+                higher = results["higher_is_better"].get(task, {}).get(name)
+                direction = "none" if higher is None else "higher" if higher else "lower"
+                found.append(Measurement(f"tasks/{task}/{name}{suffix}", float(value), "", direction, VERSION))
     return found
 
 
@@ -140,9 +176,6 @@ def _run(
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     datasets.disable_progress_bars()
     manager = TaskManager(include_path=str(folder), include_defaults=defaults)
-    unknown = [task for task in tasks if task not in manager.all_tasks]
-    if unknown:
-        raise BadInput(f"metrics.tasks.tasks: lm-eval has no task {unknown[0]!r}; its tasks: lm-eval ls tasks")
     make: Any = HFLM  # its decorator hides the arguments from type checkers
     model = make(
         pretrained=evaluation.system.model,

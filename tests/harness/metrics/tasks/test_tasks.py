@@ -13,13 +13,15 @@ import pytest
 import torch
 
 import models
+from harness.config import validated
 from harness.corpus import Corpus
 from harness.corpus.build import build, load
 from harness.corpus.config import CorpusConfig
-from harness.decomposition import System
-from harness.errors import BadInput
+from harness.decomposition import Site, System
+from harness.errors import BadInput, HarnessError
 from harness.evaluation import Cost, Evaluation
 from harness.metrics import tasks
+from kernels.codes import Codes
 
 LENGTH = 64
 
@@ -28,7 +30,7 @@ LENGTH = 64
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     folder = tmp_path_factory.mktemp("corpus")
     config = CorpusConfig(kind="chess", bytes_per_domain=60_000, vocab_size=300, sequence_length=LENGTH)
-    build(config, folder, lambda *_: None)
+    build(config, folder, lambda *_, **__: None)
     return load(folder)
 
 
@@ -64,11 +66,52 @@ def test_a_uniform_model_pays_log_of_the_vocabulary_a_token_and_guesses(corpus: 
     n_bytes = sum(len(row["text"].encode()) for row in rows)
     expected = tokens * math.log2(corpus.info.vocab_size) / n_bytes
     assert found["tasks/bits_per_byte_chess"].value == pytest.approx(expected, rel=1e-5)
-    # Equal tokens are equally likely, so an answer of fewer tokens wins: nothing is known, but lengths are not chance.
-    for name in ("tasks/chess_legal", "tasks/minimal_pairs"):
-        low, high = (found[name].replicates.min(), found[name].replicates.max())  # pyright: ignore
-        assert low <= found[name].value <= high
-        assert found[name].value < 0.75
+    # An answer of fewer tokens is likelier to it, so this also says that lengths do not give the answers away.
+    for name, chance in (("tasks/chess_legal", 1 / 4), ("tasks/minimal_pairs", 1 / 2)):
+        assert abs(found[name].value - chance) < 3 * math.sqrt(chance * (1 - chance) / 200)
+        assert found[name].replicates.std() > 0  # pyright: ignore
+
+
+class Neurons:
+    """Reads the components of the site's output as units, and writes each back times `share`."""
+
+    n_units = 16
+
+    def __init__(self, share: float) -> None:
+        self.share = share
+
+    def read(self, x: torch.Tensor, rows: torch.Tensor) -> Codes:
+        return Codes.from_dense(x, rows)
+
+    def write(self, codes: Codes, x: torch.Tensor) -> torch.Tensor:
+        return self.share * codes.dense()
+
+    def rest(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.zeros_like(x)
+
+
+def with_dictionary(corpus: Corpus, artifacts: Path, share: float) -> dict[str, float]:
+    subject = evaluation(corpus, artifacts)
+    with torch.no_grad():
+        for parameter in subject.system.model.parameters():  # at initialisation the layer writes next to nothing
+            parameter *= 3 if parameter.ndim > 1 else 1
+    subject.system = System("dense+x", subject.system.model, {Site(0, "mlp_out"): Neurons(share)})  # pyright: ignore
+    return {m.name: m.value for m in tasks.measure(subject, tasks.Options(limit=10))}
+
+
+def test_spliced_scores_are_the_models_own_where_the_dictionary_keeps_everything(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    found = with_dictionary(corpus, tmp_path / "a", share=1.0)
+    for name in ("chess_legal", "minimal_pairs", "bits_per_byte_chess"):
+        assert found[f"tasks/{name}_spliced"] == pytest.approx(found[f"tasks/{name}"], rel=1e-5)
+
+
+def test_spliced_scores_feel_what_the_dictionary_leaves_out(corpus: Corpus, tmp_path: Path) -> None:
+    kept, lost = (with_dictionary(corpus, tmp_path / str(share), share) for share in (1.0, 0.0))
+    assert lost["tasks/bits_per_byte_chess"] == kept["tasks/bits_per_byte_chess"]
+    difference = lost["tasks/bits_per_byte_chess_spliced"] - kept["tasks/bits_per_byte_chess"]
+    assert abs(difference) > 1e-3
 
 
 def test_lm_evals_own_command_line_agrees_to_the_last_digit(corpus: Corpus, tmp_path: Path) -> None:
@@ -99,9 +142,30 @@ def test_lm_evals_own_command_line_agrees_to_the_last_digit(corpus: Corpus, tmp_
         assert figures.get("acc,none", figures.get("bits_per_byte,none")) == pytest.approx(value, abs=0, rel=1e-15)
 
 
-def test_a_task_that_lm_eval_does_not_know_is_said_in_one_line(corpus: Corpus, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="lm-eval has no task 'not_a_task'"):
-        tasks.measure(evaluation(corpus, tmp_path / "a"), tasks.Options(tasks=("not_a_task",), limit=10))
+def test_a_task_that_lm_eval_does_not_know_is_said_in_one_line_before_anything_runs() -> None:
+    with pytest.raises(BadInput, match=r"^metrics\.tasks.*lm-eval has no task 'not_a_task'"):
+        validated(tasks.Options, {"tasks": ["not_a_task"]}, where="metrics.tasks")
+
+
+def test_data_that_cannot_be_had_is_said_in_one_line(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without_network(*_: object, **options: object) -> None:
+        raise ConnectionError("no route to the hub")
+
+    monkeypatch.setattr(tasks, "_local_scores", lambda *_: [])
+    monkeypatch.setattr(tasks, "_run", without_network)
+    # model_construct: reading the names that lm-eval knows takes seconds, and another test does.
+    options = tasks.Options.model_construct(**{**tasks.Options().__dict__, "tasks": ("arc_easy",)})
+    with pytest.raises(HarnessError, match="could not load the data of arc_easy: no route"):
+        tasks.measure(evaluation(corpus, tmp_path / "a"), options)
+
+
+def test_other_task_files_are_another_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = tasks.Options().model_dump(mode="json")
+    (tmp_path / "cloze.yaml").write_text("task: harness_cloze")
+    monkeypatch.setattr(tasks, "TEMPLATES", tmp_path)
+    assert tasks.Options().model_dump(mode="json") != before
 
 
 def test_a_folder_without_examples_is_said_in_one_line(tmp_path: Path) -> None:
