@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 
 import chess
@@ -21,6 +23,8 @@ from harness.corpus.chess import board_at, sans_of
 
 CHOICES = 4  # of cloze and chess
 _CONTEXT_WORDS = 40
+# Plies before the question: sixty take about 200 tokens, and a board whose first moves are cut off is not known.
+_FEWEST_PLIES, _MOST_PLIES = 6, 60
 _WORD = re.compile(r"(?<= )[a-z]{4,12}(?=[ .,;])")
 
 
@@ -62,23 +66,27 @@ def write(documents: dict[int, Document], folder: Path, limit: int, seed: int) -
 
 
 def cloze(documents: dict[int, Document], limit: int, rng: np.random.Generator) -> list[Question]:
-    """The next word after up to 40 words of a passage, among words of other passages of the domain that are as long to
-    within two letters."""
-    words: dict[str, list[str]] = {}
-    for document in documents.values():
-        words.setdefault(document.domain, []).extend(_WORD.findall(document.text))
+    """The next word after up to 40 words of a passage, among words of the domain of about its length.
+
+    The others are drawn as the answer is, any place of any document, and a question where a word stands twice is thrown
+    away: so the answer is as likely to be the most frequent of the four, or the shortest, as any other.
+    """
+    places = {row: _cloze_places(document.text) for row, document in documents.items()}
+    often: dict[tuple[str, int], Counter[str]] = {}  # by domain and length: word -> how likely the answer is it
+    for row, document in documents.items():
+        for place in places[row]:
+            same = often.setdefault((document.domain, _length_class(place[0])), Counter())
+            same[place[0]] += 1 / len(places[row])  # pyright: ignore[reportArgumentType] (counts may be fractions)
     found: list[Question] = []
     for row, document in _in_rounds(documents, limit):
-        places = [
-            m for m in _WORD.finditer(document.text) if document.text[: m.start()].count(" ") >= _CONTEXT_WORDS // 2
-        ]
-        if not places:
+        if not places[row]:
             continue
-        place = places[rng.integers(len(places))]
-        others = sorted({w for w in words[document.domain] if w != place[0] and abs(len(w) - len(place[0])) <= 2})
-        if len(others) < CHOICES - 1:
+        place = places[row][rng.integers(len(places[row]))]
+        same = often[document.domain, _length_class(place[0])]
+        chance = np.array(list(same.values()))
+        wrong = rng.choice(list(same), CHOICES - 1, p=chance / chance.sum()).tolist()
+        if len({place[0], *wrong}) < CHOICES:
             continue
-        wrong = rng.choice(others, CHOICES - 1, replace=False).tolist()
         context = " ".join(document.text[: place.start()].split(" ")[-_CONTEXT_WORDS - 1 :]).strip()
         found.append(_question(row, context, place[0], wrong, rng))
         if len(found) == limit:
@@ -86,20 +94,32 @@ def cloze(documents: dict[int, Document], limit: int, rng: np.random.Generator) 
     return found
 
 
+def _cloze_places(text: str) -> list[re.Match[str]]:
+    """Words that may be asked for: those after the first twenty."""
+    begun = text.split(" ", _CONTEXT_WORDS // 2)
+    start = len(text) - len(begun[-1]) if len(begun) > _CONTEXT_WORDS // 2 else len(text)
+    return [match for match in _WORD.finditer(text) if match.start() >= start]
+
+
+def _length_class(word: str) -> int:
+    return len(word) // 3
+
+
 def chess_legal(games: dict[int, Document], limit: int, rng: np.random.Generator) -> list[Question]:
     """The move that was played, among moves of the same game that the board does not allow."""
     found: list[Question] = []
     for row, game in _in_rounds(games, limit):
         sans = sans_of(game.text)
-        if len(sans) < 12:
+        if len(sans) < 2 * _FEWEST_PLIES:
             continue
-        ply = int(rng.integers(6, len(sans)))
+        ply = int(rng.integers(_FEWEST_PLIES, min(_MOST_PLIES + 1, len(sans))))
         board = board_at(game.text, ply)
-        wrong = [san for san in dict.fromkeys(sans) if san != sans[ply] and not _legal(board, san)]
+        others = rng.permutation(list(dict.fromkeys(sans))).tolist()
+        wrong = list(islice((san for san in others if not _legal(board, san)), CHOICES - 1))
         if len(wrong) < CHOICES - 1:
             continue
         context = game.text[: game.marks[ply]].rstrip()
-        found.append(_question(row, context, sans[ply], rng.choice(wrong, CHOICES - 1, replace=False).tolist(), rng))
+        found.append(_question(row, context, sans[ply], wrong, rng))
         if len(found) == limit:
             break
     return found

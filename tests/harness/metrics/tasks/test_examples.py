@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import itertools
 import random
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from harness.metrics.tasks import examples
 def games(n: int) -> dict[int, Document]:
     found = {}
     for number in range(n):
-        sans, result = random_game(random.Random(number), 60)
+        sans, result = random_game(random.Random(number), 120)
         text, marks = movetext(sans, result)
         found[number] = Document(f"chess:{number}", "chess", text, str(number), marks)
     return found
@@ -53,6 +55,31 @@ def test_the_cloze_answer_follows_its_context_in_the_document() -> None:
         answer = question.choices[question.label]
         assert f"{question.context} {answer}" in documents[question.document].text
         assert len(set(question.choices)) == examples.CHOICES
+
+
+def test_neither_frequency_nor_length_tells_the_cloze_answer() -> None:
+    chance = random.Random(0)
+    words = [chance.choice("bcdfg") + vowels + "n" * (1 + i % 7) for i, vowels in enumerate(_syllables(60))]
+    weights = [1 / (1 + rank) for rank in range(len(words))]
+    texts = [" ".join(chance.choices(words, weights, k=120)) + "." for _ in range(30)]
+    documents = {i: Document(f"p{i}", "prose", text, str(i)) for i, text in enumerate(texts)}
+    counts = Counter(word for text in texts for word in text.rstrip(".").split())
+    questions = examples.cloze(documents, 800, np.random.default_rng(0))
+    assert len(questions) == 800
+    for judged in (lambda word: counts[word], len):
+        best = [max(question.choices, key=judged) == question.choices[question.label] for question in questions]
+        assert abs(np.mean(best) - 1 / 4) < 3 * np.sqrt(1 / 4 * 3 / 4 / 800)
+
+
+def _syllables(n: int) -> list[str]:
+    return ["".join(pair) for pair in itertools.islice(itertools.product("aeiouy", "aeiouy", "lmrst"), n)]
+
+
+def test_a_board_that_is_asked_about_is_at_most_sixty_plies_old() -> None:
+    questions = examples.chess_legal(games(8), 40, np.random.default_rng(0))
+    plies = [len([word for word in question.context.split() if not word.endswith(".")]) for question in questions]
+    assert min(plies) >= 6
+    assert 30 < max(plies) <= 60
 
 
 def test_the_likelier_sentence_of_a_minimal_pair_differs_in_few_words() -> None:
