@@ -12,9 +12,9 @@ What is matched (`budget.matched`):
 - none: nothing.
 
 `budget.free` names another free quantity for a row. What a row itself states is not free. Not matched, and said so in
-the table: what another row is made of (a teacher; in training_flops also the subject of a dictionary row), the rows of
-the scaling curve, untrained controls, and dictionaries that were trained elsewhere. Learning-rate trials are counted
-by themselves.
+the table: what another row is made of (a teacher, the dense row that one is upcycled from; in training_flops also the
+subject of a dictionary row), the rows of the scaling curve, untrained controls, and dictionaries that were trained
+elsewhere. Learning-rate trials are counted by themselves.
 
 Sizes are those of the corpus's full vocabulary; a corpus too small to fill it makes all systems cheaper alike.
 """
@@ -32,6 +32,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 import models
+from harness import upcycling
 from harness.config import Experiment, nearest
 from harness.end_to_end import FORWARD_PASSES
 from harness.errors import BadInput
@@ -63,6 +64,7 @@ class Budget:
     tokens: int
     subject_flops: float
     teacher_flops: float = 0.0
+    origin_flops: float = 0.0  # of the dense subject that it was upcycled from
     collecting_flops: float = 0.0
     dictionary_flops: float = 0.0
     dictionary_tokens: int = 0
@@ -70,7 +72,8 @@ class Budget:
 
     @property
     def training_flops(self) -> float:
-        return self.subject_flops + self.teacher_flops + self.collecting_flops + self.dictionary_flops
+        subject = self.subject_flops + self.teacher_flops + self.origin_flops
+        return subject + self.collecting_flops + self.dictionary_flops
 
 
 @dataclass(frozen=True)
@@ -136,13 +139,13 @@ def budget_of(spec: SystemSpec, experiment: Experiment) -> Budget:
     """All that a system takes."""
     subject, length = spec.subject, experiment.corpus.sequence_length
     size = size_of(subject, experiment)
-    trained, from_teacher, tokens = _subject_flops(subject, experiment)
+    trained, from_teacher, from_origin, tokens = _subject_flops(subject, experiment)
     trials = experiment.learning_rate_trials
     tried = 0.0
     if trials is not None and not subject.untrained:
         short = subject.training.model_copy(update={"tokens": trials.tokens})
         tried = 3 * size.forward_flops * _rounded(short, length) * len(trials.scales)
-    budget = Budget(size, tokens, trained, from_teacher, trial_flops=tried)
+    budget = Budget(size, tokens, trained, from_teacher, from_origin, trial_flops=tried)
     if spec.dictionary is None or isinstance(spec.dictionary.config, Pretrained):
         return budget
     return _with_dictionary(budget, spec.dictionary, spec.dictionary.config, subject)
@@ -178,23 +181,24 @@ def _rounded(training: TrainingConfig, length: int) -> int:
     return training.steps(length) * training.batch_sequences * length
 
 
-def _subject_flops(subject: SubjectSpec, experiment: Experiment) -> tuple[float, float, int]:
-    """FLOPs of its own training, FLOPs owed to its teacher, tokens."""
+def _subject_flops(subject: SubjectSpec, experiment: Experiment) -> tuple[float, float, float, int]:
+    """FLOPs of its own training, owed to its teacher, owed to what it was upcycled from; tokens."""
     if subject.untrained:
-        return 0.0, 0.0, 0
+        return 0.0, 0.0, 0.0, 0
     length = experiment.corpus.sequence_length
     tokens = _rounded(subject.training, length)
     owed = 0.0
     if subject.teacher is not None:
         per_token = 0.0
         if isinstance(subject.teacher, SubjectSpec):
-            owed = sum(_subject_flops(subject.teacher, experiment)[:2])
+            owed = sum(_subject_flops(subject.teacher, experiment)[:3])
             per_token = size_of(subject.teacher, experiment).forward_flops
         else:
             per_token = _foreign_forward_flops(subject.teacher, length)
         if isinstance(subject.training.target, Distillation):
             owed += per_token * tokens
-    return 3 * size_of(subject, experiment).forward_flops * tokens, owed, tokens
+    from_origin = sum(_subject_flops(subject.origin, experiment)[:3]) if subject.origin is not None else 0.0
+    return 3 * size_of(subject, experiment).forward_flops * tokens, owed, from_origin, tokens
 
 
 def _with_dictionary(
@@ -268,6 +272,8 @@ def _reason(spec: SystemSpec, specs: list[SystemSpec], experiment: Experiment) -
     for other in specs:
         if isinstance(other.subject.teacher, SubjectSpec) and other.subject.teacher.name == spec.name:
             return f"the teacher of {other.name}"
+        if other.subject.origin is not None and other.subject.origin.name == spec.name:
+            return f"what {other.name} is upcycled from"
         grafted = other.dictionary is not None and other.subject.name == spec.name
         if grafted and experiment.budget.matched == "training_flops":
             return f"a part of {other.name}"
@@ -328,6 +334,8 @@ def _free(spec: SystemSpec, experiment: Experiment) -> tuple[str, int, Callable[
     subject, dictionary = spec.subject, spec.dictionary
     config: Any = models.architecture(subject.architecture).config(**subject.settings)
     sizes = [name for name in type(config).settings() if isinstance(getattr(config, name), int)]
+    if subject.origin is not None:
+        sizes = [name for name in sizes if name not in upcycling.DECIDED]
     name = experiment.budget.free.get(spec.name)
     if name is None and experiment.budget.matched in ("training_flops", "tokens"):
         name = "tokens"

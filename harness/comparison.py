@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
 import models
-from harness import metrics, provenance, references, teachers
+from harness import metrics, provenance, references, teachers, upcycling
 from harness.config import Experiment
 from harness.corpus import Corpus
 from harness.corpus.build import build, load
@@ -143,6 +143,8 @@ class Comparison:
             stages |= {f"trial x {scale:g}": stage for scale, stage in run.trained.trials.items()}
             if isinstance(run.trained.teacher, SubjectStages):
                 stages["teacher"] = run.trained.teacher.stage
+            if run.trained.origins:
+                stages["upcycled from"] = run.trained.origins[run.seed].stage
             kept = RowProvenance(
                 kernels=kernels,
                 stages={"corpus": self.plan.corpus.key, **{name: stage.key for name, stage in stages.items()}},
@@ -169,6 +171,8 @@ class Comparison:
         if spec.untrained:
             return ["untrained"]
         folder, target, notes = self.store.root / run.subject.folder, spec.training.target, []
+        if spec.origin is not None:
+            notes.append(f"upcycled from {spec.origin.name}, whose training is counted")
         if spec.training.teacher is not None:
             notes.append(f"target {target.kind}, teacher {spec.training.teacher}")
         if (record := TrainingRecord.load(folder)).floor is not None:
@@ -186,6 +190,8 @@ class Comparison:
         spec = stages.spec
         if (stored := self.store.finished(stages.stage)) is not None:
             return stored
+        for origin in stages.origins.values():
+            self._trained(origin, corpus)
         teacher, trials = self._teacher(stages, corpus), self._trials(stages, corpus)
 
         def produce(work: Path) -> None:
@@ -196,6 +202,8 @@ class Comparison:
             else:
                 training = spec.training if trials is None else spec.training.scaled(trials.scale)
                 self._train(stages, training, stages.seed, corpus, work, stages.stage.label, teacher)
+                if stages.origins:
+                    upcycling.charge(work, self.store.root / stages.origins[stages.seed].stage.folder)
             if trials is not None:
                 trials.save(work)
             corpus.tokenizer().save_pretrained(work / "model")
@@ -203,6 +211,10 @@ class Comparison:
         return self._stage(stages.stage, produce)
 
     def _initial(self, stages: SubjectStages, seed: int, corpus: Corpus) -> PreTrainedModel:
+        if stages.origins:
+            dense = self.store.root / stages.origins[seed].stage.folder / "model"
+            upcycled: Any = upcycling.initial(stages.spec.architecture, stages.spec.settings, dense, seed)
+            return upcycled.to(self.device)
         torch.manual_seed(seed)
         model = models.build(
             stages.spec.architecture,

@@ -43,15 +43,20 @@ class Numerics:
 @dataclass(frozen=True)
 class SubjectStages:
     """The stage that trains a subject with one seed, and those that it needs: its teacher, its learning-rate trials (by
-    the factor that scales the rates)."""
+    the factor that scales the rates), and by seed the dense subject that it starts from (its trials have the first
+    seed)."""
 
     spec: SubjectSpec
     seed: int
     stage: Stage
     trials: dict[float, Stage]
     teacher: SubjectStages | Path | None
+    origins: dict[int, SubjectStages] = dataclasses.field(default_factory=dict)
 
     def before(self) -> Iterator[Stage]:
+        for origin in self.origins.values():
+            yield from origin.before()
+            yield origin.stage
         if isinstance(self.teacher, SubjectStages):
             yield from self.teacher.before()
             yield self.teacher.stage
@@ -219,6 +224,14 @@ def subject_stages(
     elif spec.teacher is not None:
         teacher = spec.teacher
         upstream.append(teachers.digest_of(teacher))
+    origins: dict[int, SubjectStages] = {}
+    if spec.origin is not None:
+        modules = (*modules, "harness.upcycling")
+        first_too = experiment.seeds[:1] if experiment.learning_rate_trials is not None else ()
+        for each in (seed, *first_too):
+            origins[each] = subject_stages(spec.origin, each, experiment, numerics, corpus)
+        upstream.append(origins[seed].stage.key)
+        determined["upcycled_from"] = spec.origin.architecture
     trials = {}
     if experiment.learning_rate_trials is not None:
         # One choice for all seeds, made with the first.
@@ -229,7 +242,7 @@ def subject_stages(
                 kind="trial",
                 label=f"trial of {spec.name}, learning rates x {scale:g}",
                 config={**determined, "training": trial.model_dump(mode="json"), "seed": first},
-                upstream=(corpus.key,),
+                upstream=(corpus.key, *([origins[first].stage.key] if origins else [])),
                 modules=modules,
             )
         upstream += [stage.key for stage in trials.values()]
@@ -241,7 +254,7 @@ def subject_stages(
         upstream=tuple(upstream),
         modules=modules,
     )
-    return SubjectStages(spec, seed, stage, trials, teacher)
+    return SubjectStages(spec, seed, stage, trials, teacher, origins)
 
 
 def _metric_options(experiment: Experiment) -> dict[str, Strict]:

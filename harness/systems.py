@@ -18,7 +18,7 @@ from pydantic import Field, create_model
 
 import models
 import saes
-from harness import teachers
+from harness import teachers, upcycling
 from harness.config import Experiment, nearest, validated
 from harness.decomposition import Point, Site
 from harness.errors import BadInput
@@ -42,7 +42,7 @@ class SubjectSpec:
     """A model to train: architecture (name in the registry of models), its settings, how it is trained.
 
     untrained: a control that stays as it was initialised. teacher: what its target names: another subject of the
-    experiment, or the folder of a Hugging Face model.
+    experiment, or the folder of a Hugging Face model. origin: the trained dense subject that it starts from.
     """
 
     name: str
@@ -51,6 +51,7 @@ class SubjectSpec:
     training: TrainingConfig
     untrained: bool = False
     teacher: SubjectSpec | Path | None = None
+    origin: SubjectSpec | None = None
 
     @property
     def module(self) -> str:
@@ -140,11 +141,12 @@ def _subject(
     untrained = settings.pop("untrained", False)
     if not isinstance(untrained, bool):
         raise BadInput(f"systems.{row}.untrained = {untrained!r}: must be true or false")
+    dense = settings.pop("upcycle", None)
     registered = models.architecture(architecture)
     allowed = [key for key in registered.config_class.settings() if key not in (*_OF_CORPUS, *registered.fixed)]
     for key in settings:
         if key not in allowed:
-            known = [*allowed, "training", "untrained", "variant"]
+            known = [*allowed, "training", "untrained", "upcycle", "variant"]
             raise BadInput(f"systems.{row}.{key}: unknown key; {nearest(key, known)}")
     try:
         registered.config(**settings)
@@ -153,7 +155,34 @@ def _subject(
     teacher = None
     if training.teacher is not None and not untrained:
         teacher = _teacher(training.teacher, text, row, experiment, own_options, students)
-    return SubjectSpec(text, architecture, settings, training, untrained, teacher)
+    spec = SubjectSpec(text, architecture, settings, training, untrained, teacher)
+    return spec if dense is None else _upcycled(spec, dense, row, experiment, own_options, students)
+
+
+def _upcycled(
+    spec: SubjectSpec,
+    dense: Any,
+    row: str,
+    experiment: Experiment,
+    own_options: dict[str, dict[str, Any]],
+    students: tuple[str, ...],
+) -> SubjectSpec:
+    """The subject when it starts from the row `dense`."""
+    where = f"systems.{row}.upcycle = {dense!r}"
+    if not isinstance(dense, str) or dense not in own_options:
+        raise BadInput(f"{where}: no subject row of this experiment; {nearest(str(dense), list(own_options))}")
+    if dense in (spec.name, *students):
+        raise BadInput(f"{where}: they would wait for each other; name a dense row that needs neither")
+    if spec.untrained:
+        raise BadInput(f"{where}: an untrained control starts at random; leave one of the two away")
+    origin = _subject(dense, own_options[dense], row, experiment, own_options, (*students, spec.name))
+    if origin.untrained:
+        raise BadInput(f"{where}: that row is not trained")
+    try:
+        settings = upcycling.completed(spec.architecture, spec.settings, origin.architecture, origin.settings)
+    except ValueError as error:
+        raise BadInput(f"{where}: {error}") from None
+    return dataclasses.replace(spec, settings=settings, origin=origin)
 
 
 def _teacher(
