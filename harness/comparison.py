@@ -12,11 +12,9 @@ from typing import Any, cast
 import numpy as np
 import torch
 import yaml
-from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
-import models
-from harness import metrics, provenance, references, teachers, upcycling
+from harness import metrics, provenance, references, teachers
 from harness.config import Experiment
 from harness.corpus import Corpus
 from harness.corpus.build import build, load
@@ -28,7 +26,6 @@ from harness.dictionary_training import (
     load_dictionaries,
     train_dictionaries,
 )
-from harness.errors import Interrupted
 from harness.evaluation import Cost, Evaluation, encode_split, read_codes
 from harness.measurement import Measurement
 from harness.metrics import loss as loss_metric
@@ -36,14 +33,13 @@ from harness.plan import Plan, SubjectStages, SystemRun
 from harness.progress import stage_progress
 from harness.scaling import with_dense_equivalent
 from harness.stages import Stage, Store, digest
+from harness.subjects import Subjects, computed, stop_if_asked
 from harness.table import RowProvenance, SeedResult, Table, check_writable, details_folder, write_atomically
 from harness.table import build as build_table
 from harness.table import write as write_table
-from harness.targets import dev_cross_entropy
 from harness.tracking import Invocation, tracker
-from harness.training import STOP, Teacher, TrainingRecord, save_untrained, train_subject
-from harness.training_config import TrainingConfig
-from harness.trials import Trials, chosen, trial_config
+from harness.training import TrainingRecord
+from harness.trials import Trials
 from kernels import dispatch
 from saes.pretrained import Pretrained
 from saes.trainer import CURVE_FILE
@@ -91,13 +87,7 @@ class Comparison:
         return digest(self.experiment.model_dump(mode="json"))[:16]
 
     def _stage(self, stage: Stage, produce: Callable[[Path], None]) -> Path:
-        def said(work: Path) -> None:
-            log.info("%s", stage.label)  # by the one that computes it, not by those that wait for it
-            produce(work)
-
-        folder = self.store.run(stage, said)
-        _stop_if_asked()
-        return folder
+        return computed(self.store, stage, produce)
 
     def _corpus(self) -> Corpus:
         def produce(work: Path) -> None:
@@ -126,7 +116,7 @@ class Comparison:
         with invocation.system(spec.name, run.seed, params) as tracked:
             if run.dictionary is None:
                 # While it trains, the curve is followed where it is written, then where it is kept.
-                subject = self._subject(run, corpus, follow=tracked.curve)
+                subject = self._subjects(corpus).trained(run.trained, follow=tracked.curve)
                 tracked.curve(subject / CURVE_FILE)
             else:
                 dictionaries = self._dictionaries(run, corpus)
@@ -183,107 +173,10 @@ class Comparison:
             notes.append(f"learning rates x {trials.scale:g}, of {', '.join(trials.dev)}")
         return notes
 
-    def _subject(self, run: SystemRun, corpus: Corpus, follow: Callable[[Path], None] | None = None) -> Path:
-        return self._trained(run.trained, corpus, follow)
-
-    def _trained(self, stages: SubjectStages, corpus: Corpus, follow: Callable[[Path], None] | None = None) -> Path:
-        spec = stages.spec
-        if (stored := self.store.finished(stages.stage)) is not None:
-            return stored
-        for origin in stages.origins.values():
-            self._trained(origin, corpus)
-        teacher, trials = self._teacher(stages, corpus), self._trials(stages, corpus)
-
-        def produce(work: Path) -> None:
-            if follow:
-                follow(work / CURVE_FILE)
-            if spec.untrained:
-                save_untrained(self._initial(stages, stages.seed, corpus), corpus.train.length, work)
-            else:
-                training = spec.training if trials is None else spec.training.scaled(trials.scale)
-                self._train(stages, training, stages.seed, corpus, work, stages.stage.label, teacher)
-                if stages.origins:
-                    upcycling.charge(work, self.store.root / stages.origins[stages.seed].stage.folder)
-            if trials is not None:
-                trials.save(work)
-            corpus.tokenizer().save_pretrained(work / "model")
-
-        return self._stage(stages.stage, produce)
-
-    def _initial(self, stages: SubjectStages, seed: int, corpus: Corpus) -> PreTrainedModel:
-        if stages.origins:
-            dense = self.store.root / stages.origins[seed].stage.folder / "model"
-            upcycled: Any = upcycling.initial(stages.spec.architecture, stages.spec.settings, dense, seed)
-            return upcycled.to(self.device)
-        torch.manual_seed(seed)
-        model = models.build(
-            stages.spec.architecture,
-            **stages.spec.settings,
-            vocab_size=corpus.info.vocab_size,
-            max_position_embeddings=corpus.train.length,
-            bos_token_id=corpus.info.end_of_text,
-            eos_token_id=corpus.info.end_of_text,
+    def _subjects(self, corpus: Corpus) -> Subjects:
+        return Subjects(
+            self.store, corpus, self.experiment.learning_rate_trials, self.experiment.seeds[0], self.device, self.dtype
         )
-        return cast(PreTrainedModel, model.to(self.device))  # pyright: ignore[reportArgumentType]
-
-    def _train(
-        self,
-        stages: SubjectStages,
-        training: TrainingConfig,
-        seed: int,
-        corpus: Corpus,
-        work: Path,
-        label: str,
-        teacher: Teacher | None = None,
-    ) -> PreTrainedModel:
-        model = self._initial(stages, seed, corpus)
-        with stage_progress(label) as report:
-            train_subject(
-                model,
-                training,
-                corpus.train,
-                seed=seed,
-                work=work,
-                report=report,
-                device=self.device,
-                dtype=self.dtype,
-                teacher=teacher,
-                dev=corpus.dev,
-            )
-        return model
-
-    def _teacher(self, stages: SubjectStages, corpus: Corpus) -> Teacher | None:
-        if stages.teacher is None:
-            return None
-        if isinstance(stages.teacher, Path):
-            model: Any = AutoModelForCausalLM.from_pretrained(stages.teacher)
-            return Teacher(model.to(self.device), 0.0)
-        folder = self._trained(stages.teacher, corpus)
-        model = AutoModelForCausalLM.from_pretrained(folder / "model")
-        return Teacher(model.to(self.device), TrainingRecord.load(folder).training_flops)
-
-    def _trials(self, stages: SubjectStages, corpus: Corpus) -> Trials | None:
-        """Runs the trials of a subject and chooses among them."""
-        wanted = self.experiment.learning_rate_trials
-        if wanted is None or not stages.trials:
-            return None
-        dev, flops = {}, 0.0
-        for scale, stage in stages.trials.items():
-
-            def produce(work: Path, scale: float = scale, label: str = stage.label) -> None:
-                training = trial_config(stages.spec.training, scale, wanted)
-                model = self._train(stages, training, self.experiment.seeds[0], corpus, work, label)
-                (work / "dev.json").write_text(json.dumps(dev_cross_entropy(model, corpus.dev)))
-
-            folder = self._stage(stage, produce)
-            dev[scale] = json.loads((folder / "dev.json").read_text())
-            flops += TrainingRecord.load(folder).training_flops
-        return chosen(dev, flops)
-
-    def _model(self, run: SystemRun, corpus: Corpus) -> PreTrainedModel:
-        folder = self._subject(run, corpus) / "model"
-        model: Any = AutoModelForCausalLM.from_pretrained(folder)
-        return model.to(self.device).eval()
 
     def _dictionaries(self, run: SystemRun, corpus: Corpus) -> Path:
         """Trains, in one pass of the subject, this row's dictionaries and those of all other rows like it."""
@@ -295,7 +188,9 @@ class Comparison:
             sites = run.spec.dictionary.sites
             return self._stage(
                 run.dictionary,
-                lambda work: import_dictionaries(source, sites, work, self._model(run, corpus), corpus.dev),
+                lambda work: import_dictionaries(
+                    source, sites, work, self._subjects(corpus).model(run.trained), corpus.dev
+                ),
             )
         settings = run.spec.dictionary.settings
         together = [
@@ -321,13 +216,20 @@ class Comparison:
                 for key, other in missing.items()
             }
             seeded = cast(Any, settings).__class__(**{**asdict(settings), "seed": run.seed})
+            model = self._subjects(corpus).model(run.trained)
             with stage_progress(f"dictionaries of {run.spec.subject.name}, seed {run.seed}") as report:
                 train_dictionaries(
-                    jobs, self._model(run, corpus), corpus.train, corpus.dev, seeded, scratch=scratch, report=report
+                    jobs,
+                    model,
+                    corpus.train,
+                    corpus.dev,
+                    seeded,
+                    scratch=scratch,
+                    report=report,
                 )
 
         self.store.run_together([cast(Stage, other.dictionary) for other in stages], produce)
-        _stop_if_asked()
+        stop_if_asked()
         return self.store.root / run.dictionary.folder
 
     def _measure(self, run: SystemRun, corpus: Corpus) -> tuple[list[Measurement], dict[str, str], dict[str, Path]]:
@@ -347,7 +249,7 @@ class Comparison:
                 encode_split(prepared(work), work, report)
             (work / KERNELS).write_text(json.dumps(ran))
 
-        kernels = dict(TrainingRecord.load(self._subject(run, corpus)).kernels)
+        kernels = dict(TrainingRecord.load(self._subjects(corpus).trained(run.trained)).kernels)
         if run.dictionary:
             kernels |= DictionaryRecord.load(self._dictionaries(run, corpus)).kernels
         found: list[Measurement] = []
@@ -370,8 +272,8 @@ class Comparison:
 
     def _evaluation(self, run: SystemRun, corpus: Corpus) -> Evaluation:
         config = self.experiment.evaluation
-        training = TrainingRecord.load(self._subject(run, corpus))
-        trials = Trials.load(self._subject(run, corpus))
+        training = TrainingRecord.load(self._subjects(corpus).trained(run.trained))
+        trials = Trials.load(self._subjects(corpus).trained(run.trained))
         cost = Cost(
             parameters=training.parameters,
             active_parameters=training.active_parameters,
@@ -388,7 +290,7 @@ class Comparison:
             grafts = load_dictionaries(folder, run.spec.dictionary.sites, self.device)
             cost = DictionaryRecord.load(folder).added_to(cost)
         return Evaluation(
-            system=System(run.spec.name, self._model(run, corpus), grafts),
+            system=System(run.spec.name, self._subjects(corpus).model(run.trained), grafts),
             split=corpus.eval,
             dev=corpus.dev,
             sequences=config.sequences,
@@ -433,12 +335,6 @@ def _copy_readable(stage: Path, details: Path) -> None:
     for file in sorted(path for path in stage.iterdir() if path.suffix in (".md", ".html", ".parquet")):
         details.mkdir(parents=True, exist_ok=True)
         write_atomically(details / file.name, file.read_bytes())
-
-
-def _stop_if_asked() -> None:
-    """SIGTERM too late for training to stop: everything is stored."""
-    if STOP.requested:
-        raise Interrupted("stopped; run the same command to continue")
 
 
 def save_measurements(folder: Path, measurements: Sequence[Measurement], kernels: dict[str, str]) -> None:
