@@ -131,6 +131,28 @@ class System:
             yield
 
     @contextlib.contextmanager
+    def amending(self, amend: Mapping[Site, Callable[[Tensor, Tensor], Tensor | None]]) -> Iterator[None]:
+        """While the block runs, a site's output y becomes `amend[site](x, y)`, or stays where that is None. x: what the
+        site's units read; both `[batch, length, d_model]`. Unlike `running`, nothing is read unless `amend` does."""
+        with contextlib.ExitStack() as stack:
+            for site, change in amend.items():
+                of_input = self.native or site.point == "mlp"
+
+                def hook(
+                    _m: nn.Module,
+                    args: tuple[Tensor, ...],
+                    y: Tensor,
+                    *,
+                    change: Callable[[Tensor, Tensor], Tensor | None] = change,
+                    of_input: bool = of_input,
+                ) -> Tensor | None:
+                    return change(args[0] if of_input else y, y)
+
+                handle = self._module(site).register_forward_hook(hook)
+                stack.callback(handle.remove)
+            yield
+
+    @contextlib.contextmanager
     def _tapped(
         self,
         taps: Mapping[Site, Callable[[Codes, Tensor], Codes]],

@@ -4,21 +4,28 @@ What is read is the distribution of the next token at the edited position. Posit
 one native pass over the sequence gives their keys and values, and every edited variant is a single token that attends
 to those and to itself: exact, and as many variants as one likes run side by side as tokens of one batch (test_edits.py
 compares with the whole sequence run again for each edit).
+
+Two more things are the native pass's and are taken from it: the layers below a variant's first edit, and at an edited
+site all that is not edited. `write` is linear in the coefficients, so the site's output moves by what the change of
+coefficients writes; other codes, gates and a dictionary's error cancel.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import AttentionInterface
 
 from harness.decomposition import Site, System
-from kernels.codes import Codes, Edit
+from kernels.codes import Codes
+
+_ATTENTION = "joint_variants"  # under which `_attend` is known to transformers
 
 
 @dataclass(frozen=True)
@@ -32,24 +39,19 @@ class Entries:
 
 
 def set_entries(codes: Codes, entries: Entries) -> Codes:
-    """`codes` with these (row, unit) at these values, whether they fired or not; valid codes: sorted, no zeros."""
-    n = codes.n_units
-    keys, new = codes.token_of_entry() * n + codes.units, entries.row * n + entries.unit
-    place = torch.searchsorted(keys, new)
-    fired = torch.zeros_like(new, dtype=torch.bool)
-    inside = place < codes.nnz
-    fired[inside] = keys[place[inside]] == new[inside]
-    wanted = entries.value.to(codes.values.dtype)
-    codes = codes.with_values(codes.values.index_put((place[fired],), wanted[fired]))
-    added = ~fired & (entries.value != 0)
-    if not bool(added.any()):
-        return codes
-    keys = torch.cat([codes.token_of_entry() * n + codes.units, new[added]])
-    keys, order = keys.sort()
-    values = torch.cat([codes.values, wanted[added]])[order]
-    lengths = torch.bincount(keys // n, minlength=codes.n_tokens)
-    indptr = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
-    return replace(codes, indptr=indptr, units=keys % n, values=values)
+    """`codes` with these (row, unit) at these values, whether they fired or not; valid codes: sorted, no zeros.
+
+    What an edit is. `Prefix` writes the change from `codes` alone, which is a few entries and comes to the same.
+    """
+    token = codes.token_of_entry()
+    kept = ~torch.isin(token * codes.n_units + codes.units, entries.row * codes.n_units + entries.unit)
+    return _codes(
+        torch.cat([token[kept], entries.row]),
+        torch.cat([codes.units[kept], entries.unit]),
+        torch.cat([codes.values[kept], entries.value.to(codes.values.dtype)]),
+        codes.rows,
+        codes.n_units,
+    )
 
 
 class Prefix:
@@ -59,8 +61,37 @@ class Prefix:
     def __init__(self, system: System, tokens: Tensor) -> None:
         """tokens `[length]`."""
         self.system, self.tokens = system, tokens
-        run: Any = system.model(tokens[None], use_cache=True, logits_to_keep=1)
-        self._cache = run.past_key_values
+        self._model: Any = system.model
+        self._layers = list(system.layers)
+        # What layers leave behind for later ones (the routing of a group's first) has to be of the same variants.
+        self._whole = self._model.model.shared is not None
+        self._into: list[Tensor] = []  # of every layer: its input `[length, d_model]`; last, the last one's output
+        self._read: dict[Site, Tensor] = {}  # what the units of a site read, `[length, d_model]`
+
+        def keep(site: Site, x: Tensor, _y: Tensor) -> None:
+            self._read[site] = x[0]
+
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(system.amending({site: partial(keep, site) for site in system.sites}))
+            for layer in self._layers:
+                handle = layer.register_forward_pre_hook(lambda _layer, args: self._into.append(args[0][0]))
+                stack.callback(handle.remove)
+            handle = self._model.model.norm.register_forward_pre_hook(lambda _n, args: self._into.append(args[0][0]))
+            stack.callback(handle.remove)
+            self._cache = self._model(tokens[None], use_cache=True, logits_to_keep=1).past_key_values
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._into[0].dtype
+
+    @torch.no_grad()
+    def written(self, site: Site, positions: Tensor, units: Tensor, values: Tensor) -> Tensor:
+        """`[n, d_model]`: what unit `units[i]` with value `values[i]` writes at position `positions[i]`."""
+        x = self._read[site][positions]
+        rows = torch.stack([torch.zeros_like(positions), positions], dim=1)
+        start = torch.arange(len(units) + 1, device=units.device)
+        dictionary = self.system.decomposition[site]
+        return dictionary.write(Codes(start, units, values.to(x.dtype), rows, dictionary.n_units), x)
 
     @torch.no_grad()
     def logits(
@@ -68,47 +99,134 @@ class Prefix:
         positions: Tensor,
         edits: Mapping[Site, Entries] | None = None,
         pushes: Mapping[Site, Tensor] | None = None,
-        outputs: dict[Site, Tensor] | None = None,
     ) -> Tensor:
         """Logits of the next token `[variants, vocabulary]` after positions `[variants]` of this sequence.
 
         edits: what units are set to, in the rows of `positions`; gates, other codes of the site and a dictionary's
         error stay as they are, everything downstream runs. A unit at a later site that is set holds its value whatever
         an earlier edit would make of it; other units there respond. pushes: vectors `[variants, d_model]` added to a
-        site's output. outputs: filled with every site's output `[variants, d_model]` after both.
+        site's output.
         """
-        length, n = len(self.tokens), len(positions)
-        device = self.tokens.device
-        model: Any = self.system.model
-        # Row r sees the native prefix before its position, and itself.
-        visible = torch.zeros(n, length + n, dtype=torch.bool, device=device)
-        visible[:, :length] = torch.arange(length, device=device) < positions[:, None]
-        visible[:, length:] = torch.eye(n, dtype=torch.bool, device=device)
-        dtype = next(model.parameters()).dtype
-        mask = torch.zeros(n, length + n, dtype=dtype, device=device).masked_fill_(~visible, torch.finfo(dtype).min)
-        taps: dict[Site, Edit] = {
-            site: partial(_set, entries) for site, entries in (edits or {}).items() if len(entries.row)
-        }
-        added = {site: partial(_push, push) for site, push in (pushes or {}).items()}
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(self.system.running(taps))
-            stack.enter_context(self.system.replacing(added))
-            if outputs is not None:
-                stack.enter_context(self.system.watching(lambda site, _x, y: outputs.update({site: y[0]})))
-            run = model(
-                self.tokens[positions][None],
-                position_ids=positions[None],
-                attention_mask=mask[None, None],
-                past_key_values=self._cache,
-                use_cache=True,
-            )
-        cast(Any, self._cache).crop(-n)
-        return run.logits[0]
+        edits = {site: entries for site, entries in (edits or {}).items() if len(entries.row)}
+        pushes = pushes or {}
+        first = self._first_sites(positions, edits, pushes)
+        order = first.argsort(stable=True)  # so that the variants that run in a layer are the first so many
+        place = order.argsort()
+        positions, first = positions[order], first[order]
+        amend: dict[Site, Callable[[Tensor, Tensor], Tensor]] = {}
+        for site in sorted({*edits, *pushes}):
+            entries = edits.get(site)
+            if entries is not None:
+                entries = replace(entries, row=place[entries.row])
+            push = pushes[site][order] if site in pushes else None
+            amend[site] = partial(self._amended, site, positions, first, entries, push)
+        x = self._into[0][:0]
+        angles = self._model.model.rotary_emb(self._into[0], positions[None])
+        earlier = torch.arange(len(self.tokens), device=positions.device) < positions[:, None]
+        hidden = torch.zeros(earlier.shape, dtype=x.dtype, device=x.device).masked_fill_(~earlier, -torch.inf)
+        layers = torch.tensor([*(site.layer for site in self.system.sites), len(self._layers)], device=first.device)
+        begins = 0 * first if self._whole else layers[first]
+        ends = torch.searchsorted(begins, torch.arange(len(self._layers), device=first.device), right=True).tolist()
+        with self.system.amending(amend), self._attending():
+            for layer, into, end in zip(self._layers, self._into[:-1], ends, strict=True):
+                if end > len(x):
+                    x = torch.cat([x, into[positions[len(x) : end]]])
+                if end:
+                    turned = angles[0][:, :end], angles[1][:, :end]
+                    x = layer(x[None], positions[None, :end], turned, hidden[:end], None, prefix=self._cache)[0]
+        x = torch.cat([x, self._into[-1][positions[len(x) :]]])
+        return self._model.lm_head(self._model.model.norm(x))[place]
+
+    def _first_sites(self, positions: Tensor, edits: Mapping[Site, Entries], pushes: Mapping[Site, Tensor]) -> Tensor:
+        """Up to which site (of system.sites) every variant is the native one; their number where nothing is done."""
+        first = torch.full_like(positions, len(self.system.sites))
+        for index, site in reversed(list(enumerate(self.system.sites))):
+            if site in pushes:
+                first[(pushes[site] != 0).any(1)] = index
+            if site in edits:
+                first[edits[site].row] = index
+        return first
+
+    def _amended(
+        self,
+        site: Site,
+        positions: Tensor,
+        first: Tensor,
+        entries: Entries | None,
+        push: Tensor | None,
+        x: Tensor,
+        y: Tensor,
+    ) -> Tensor:
+        """Output y of a site for x, both `[1, variants that run, d_model]`, after its edits and pushes."""
+        x, out = x[0], y[0]
+        n = len(x)
+        if entries is not None:
+            rows = torch.stack([torch.zeros_like(positions[:n]), positions[:n]], dim=1)
+            readers, of = self._readers(site, positions, first[:n], entries.row)
+            dictionary = self.system.decomposition[site]
+            values = _coefficients(dictionary.read(x[readers], rows[readers]), of, entries.unit)
+            edited, token = entries.row.unique(return_inverse=True)
+            change = entries.value.to(values.dtype) - values
+            codes = _codes(token, entries.unit, change, rows[edited], dictionary.n_units)
+            out = out.index_add(0, edited, dictionary.write(codes, x[edited]))
+        return (out if push is None else out + push[:n].to(out.dtype))[None]
+
+    def _readers(self, site: Site, positions: Tensor, first: Tensor, edited: Tensor) -> tuple[Tensor, Tensor]:
+        """Variants whose codes are read, and which of these stands for each of the variants `edited` `[m]`: those of
+        one position that come to the site as the native one have the same codes."""
+        if self._whole:
+            return torch.arange(len(first), device=edited.device), edited
+        native = first[edited] == self.system.sites.index(site)
+        sources, of = torch.where(native, positions[edited], len(self.tokens) + edited).unique(return_inverse=True)
+        return torch.zeros_like(sources).scatter(0, of, edited), of
+
+    @contextlib.contextmanager
+    def _attending(self) -> Iterator[None]:
+        config = self._model.config
+        before = config._attn_implementation
+        config._attn_implementation = _ATTENTION
+        try:
+            yield
+        finally:
+            config._attn_implementation = before
 
 
-def _set(entries: Entries, codes: Codes) -> Codes:
-    return set_entries(codes, entries)
+def _attend(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, hidden: Tensor, *, scaling: float, prefix: Any, **_: Any
+) -> tuple[Tensor, None]:
+    """Attention of variants, each to the native prefix and to itself; the prefix's keys are one matrix for all of them.
+
+    query `[1, heads, variants, d]`, key and value `[1, key heads, variants, d]`; hidden `[variants, length]`, −∞ where
+    a variant does not look. Returns `[1, variants, heads, d]`.
+    """
+    heads, n, d = query.shape[1:]
+    shared = key.shape[1]  # several heads may have the same keys
+    keys, values = (part[0] for part in (prefix.layers[module.layer_idx].keys, prefix.layers[module.layer_idx].values))
+    q = (query[0] * scaling).view(shared, -1, n, d)
+    others = (q.flatten(1, 2) @ keys.transpose(1, 2)).view(shared, -1, n, keys.shape[1]) + hidden
+    own = (q * key[0][:, None]).sum(-1, keepdim=True)
+    weights = torch.cat([others, own], dim=-1).softmax(-1)  # [key heads, heads of each, variants, length + 1]
+    found = (weights[..., :-1].flatten(1, 2) @ values).view(shared, -1, n, d) + weights[..., -1:] * value[0][:, None]
+    return found.reshape(heads, n, d).transpose(0, 1)[None], None
 
 
-def _push(push: Tensor, output: Tensor) -> Tensor:
-    return output + push.view_as(output).to(output.dtype)
+AttentionInterface.register(_ATTENTION, _attend)
+
+
+def _coefficients(codes: Codes, token: Tensor, unit: Tensor) -> Tensor:
+    """`[m]`: the coefficient of unit `[m]` on token `[m]`; 0 where it is silent."""
+    if not codes.nnz:
+        return codes.values.new_zeros(len(unit))
+    keys = codes.token_of_entry() * codes.n_units + codes.units
+    wanted = token * codes.n_units + unit
+    place = torch.searchsorted(keys, wanted).clamp_max(codes.nnz - 1)
+    return torch.where(keys[place] == wanted, codes.values[place], 0)
+
+
+def _codes(token: Tensor, unit: Tensor, value: Tensor, rows: Tensor, n_units: int) -> Codes:
+    """Codes of these entries `[m]` in any order, each (token, unit) once, zeros left out; rows `[tokens, 2]`."""
+    order = (token * n_units + unit).argsort()
+    order = order[value[order] != 0]
+    lengths = torch.bincount(token[order], minlength=len(rows))
+    indptr = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
+    return Codes(indptr, unit[order], value[order], rows, n_units)

@@ -77,19 +77,20 @@ def conjunction(z11: Tensor, z10: Tensor, z01: Tensor, z00: Tensor) -> tuple[Ten
     fitted on the likeliest of p11, the others as one; the divergence is taken over all.
     """
     _check(z11, z10, z01, z00)
-    p = z11.double().softmax(-1)  # [contexts, outcomes]
-    parts = torch.stack([z.double().softmax(-1) for z in (z10, z01, z00)], dim=1)  # [contexts, 3, outcomes]
+    p = z11.softmax(-1)  # [contexts, outcomes]
+    parts = [z.softmax(-1) for z in (z10, z01, z00)]
     fitted_p, fitted_parts = _likeliest(p, parts)
     weights = _mixture_weights(fitted_p, fitted_parts)
     tiny = torch.finfo(p.dtype).tiny
     # Where the mixture is of one part alone, Newton's method ends a hair inside; that part itself is no worse.
-    vertices = torch.eye(3, dtype=p.dtype, device=p.device).expand(len(p), 3, 3)
+    vertices = torch.eye(3, dtype=weights.dtype, device=p.device).expand(len(p), 3, 3)
     candidates = torch.cat([weights[:, None], vertices], dim=1)  # [contexts, 4, 3]
-    scores = (fitted_p[:, None] * (candidates @ fitted_parts).clamp_min(tiny).log()).sum(-1)
-    chosen = candidates[torch.arange(len(p), device=p.device), scores.argmax(1)]
-    mixture = (chosen[:, None] @ parts)[:, 0].clamp_min(tiny)
-    divergence = (torch.special.xlogy(p, p) - torch.special.xlogy(p, mixture)).sum(-1)
-    return (divergence.clamp_min(0) / math.log(2)).to(z11.dtype), chosen.to(z11.dtype)
+    scores = (fitted_p[:, None] * (candidates @ fitted_parts).clamp_min(torch.finfo(weights.dtype).tiny).log()).sum(-1)
+    chosen = candidates[torch.arange(len(p), device=p.device), scores.argmax(1)].to(p.dtype)
+    mixture = sum(chosen[:, i, None] * part for i, part in enumerate(parts))
+    # p log(p / mixture) with one logarithm: ratios near 1 keep their digits.
+    divergence = torch.special.xlogy(p, p.clamp_min(tiny) / torch.as_tensor(mixture).clamp_min(tiny)).sum(-1)
+    return divergence.clamp_min(0) / math.log(2), chosen
 
 
 def novel_top(z11: Tensor, z10: Tensor, z01: Tensor, z00: Tensor) -> Tensor:
@@ -146,12 +147,13 @@ def _kl_bits(z: Tensor, other: Tensor) -> Tensor:
     return (log_p.exp() * (log_p - log_q)).sum(-1).clamp_min(0) / math.log(2)
 
 
-def _likeliest(p: Tensor, parts: Tensor) -> tuple[Tensor, Tensor]:
-    """p `[n, outcomes]` and parts `[n, 3, outcomes]` on the likeliest outcomes of p and, last, all others as one."""
+def _likeliest(p: Tensor, parts: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """p `[n, outcomes]` and three parts like it on the likeliest outcomes of p and, last, all others as one: `[n, m]`
+    and `[n, 3, m]`, float64."""
     if p.shape[1] <= _OUTCOMES + 1:
-        return p, parts
-    kept, where = p.topk(_OUTCOMES, dim=1)
-    kept_parts = parts.gather(2, where[:, None].expand(-1, 3, -1))
+        return p.double(), torch.stack(parts, 1).double()
+    kept, where = p.topk(_OUTCOMES, dim=1, sorted=False)
+    kept, kept_parts = kept.double(), torch.stack([part.gather(1, where) for part in parts], 1).double()
     return (
         torch.cat([kept, (1 - kept.sum(1, keepdim=True)).clamp_min(0)], 1),
         torch.cat([kept_parts, (1 - kept_parts.sum(2, keepdim=True)).clamp_min(0)], 2),
@@ -162,13 +164,16 @@ def _mixture_weights(p: Tensor, parts: Tensor) -> Tensor:
     """argmin over the simplex of −Σ p log(w·parts): `[n, 3]` from p `[n, m]` and parts `[n, 3, m]`, float64."""
     weights = torch.full((len(p), 3), 1 / 3, dtype=p.dtype, device=p.device)
     tiny = torch.finfo(p.dtype).tiny
+    root = p.sqrt()
+    first, second, third = parts.unbind(1)
     barrier = _FIRST_BARRIER
     for _ in range(_NEWTON_STEPS):
-        ratio = p / (weights[:, None] @ parts)[:, 0].clamp_min(tiny)  # [n, m]
-        gradient = 1 - (parts @ ratio[:, :, None])[:, :, 0] - barrier / weights
-        # p / mixture² = ratio² / p, which must not divide by an outcome that cannot happen.
-        curvature = torch.where(p > 0, ratio.square() / p.clamp_min(tiny), torch.zeros_like(p))
-        hessian = (parts * curvature[:, None]) @ parts.transpose(1, 2) + torch.diag_embed(barrier / weights.square())
+        # With t = parts · √p / mixture, the gradient of Σ p log is t · √p and the curvature t · t: one product.
+        mixture = torch.addcmul(torch.addcmul(first * weights[:, :1], second, weights[:, 1:2]), third, weights[:, 2:])
+        scaled = torch.cat([parts * (root / mixture.clamp_min(tiny))[:, None], root[:, None]], 1)  # [n, 4, m]
+        products = scaled[:, :3] @ scaled.transpose(1, 2)  # [n, 3, 4]
+        gradient = 1 - products[:, :, 3] - barrier / weights
+        hessian = products[:, :, :3] + torch.diag_embed(barrier / weights.square())
         step = -torch.linalg.solve(hessian, gradient)
         # At most nine tenths of the way to the boundary, so that weights stay inside.
         reach = torch.where(step < 0, -0.9 * weights / step, torch.full_like(step, math.inf)).amin(1).clamp_max(1)

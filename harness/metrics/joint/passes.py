@@ -152,15 +152,8 @@ class _Variants:
             steps = [(high_a, high_b), (high_a, low_b), (low_a, high_b), (low_a, low_b)]
             states |= {f"magnitude/{state}": step for state, step in zip(_STATES, steps, strict=True)}
             states["rotated/10"], states["rotated/01"] = rotated_values(self.value, self.strength, self.angle)
-        outputs: dict[Site, Tensor] = {}
-        z = self._pass(states, {}, outputs)
-        # What each writes is what its site's output lacks without it: A alone against neither, B alone against neither.
-        places = {name: place for place, name in enumerate(states)}
-        self.written = (
-            self._difference(outputs, 0, places["10"], places["00"]),
-            self._difference(outputs, 1, places["11"], places["10"]),
-        )
-        return z
+        self.written = self._written(0), self._written(1)
+        return self._pass(states, {})
 
     def floor(self, draws: int, extras: bool) -> dict[str, Tensor]:
         """The same with random directions in the units' place, which are both off. After `units`."""
@@ -176,13 +169,12 @@ class _Variants:
                 )
                 steps = [(high_a, high_b), (high_a, low_b), (low_a, high_b), (low_a, low_b)]
                 pushes |= {f"floor/magnitude/{state}": step for state, step in zip(_STATES, steps, strict=True)}
-        return self._pass(dict.fromkeys(pushes, (zero, zero)), pushes, None)
+        return self._pass(dict.fromkeys(pushes, (zero, zero)), pushes)
 
     def _pass(
         self,
         states: dict[str, tuple[Tensor, Tensor]],
         pushes: dict[str, tuple[Tensor, Tensor]],
-        outputs: dict[Site, Tensor] | None,
     ) -> dict[str, Tensor]:
         edits: dict[Site, list[tuple[Tensor, Tensor, Tensor]]] = {}
         added: dict[Site, Tensor] = {}
@@ -200,18 +192,16 @@ class _Variants:
         joined = {
             site: Entries(*(torch.cat(column) for column in zip(*parts, strict=True))) for site, parts in edits.items()
         }
-        z = self.prefix.logits(self.positions.repeat(len(states)), joined, added, outputs)
+        z = self.prefix.logits(self.positions.repeat(len(states)), joined, added)
         z = z if z.dtype == torch.float64 else z.float()
         return dict(zip(states, z.split(n), strict=True))
 
-    def _difference(self, outputs: dict[Site, Tensor], side: int, block: int, other: int) -> Tensor:
-        """Output of the side's site in one block of variants less that in another: `[contexts, d_model]`."""
-        n = len(self.positions)
-        width, dtype = self.frames.shape[-1], next(iter(outputs.values())).dtype
-        found = torch.zeros(n, width, dtype=dtype, device=self.device)
+    def _written(self, side: int) -> Tensor:
+        """What the unit of a side writes in every context: `[contexts, d_model]`."""
+        units, values = self.units_of[side], self.value[side]
+        found = self.frames.new_zeros(len(units), self.frames.shape[-1], dtype=self.prefix.dtype)
         for site, here in self.sites[side].items():
-            output = outputs[site]
-            found[here] = output[block * n + here] - output[other * n + here]
+            found[here] = self.prefix.written(site, self.positions[here], units[here], values[here])
         return found
 
     def _tensor(self, values: np.ndarray) -> Tensor:

@@ -177,6 +177,8 @@ class _Results:
             denominator = np.ones(len(numerator))
         else:
             denominator = of_context(*per.split("/")) if "/" in per else of_context(group, per)
+        if not denominator.any():  # gates that are all 0 or 1 have no low and high value
+            return self._nan(name, unit, direction, "the edits change nothing: there is no effect to take a share of")
         return self._bootstrapped(name, numerator, denominator, contexts.token[kept], unit, direction)
 
     def _difference(self, name: str, of: list[int]) -> Measurement:
