@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from harness.metrics.joint.supporting_options import SupportingOptions
 from harness.training_config import Strict
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class Options(Strict):
     low: float = Field(default=0.1, ge=0, lt=1, description="Quantile of a unit's values that is its low magnitude.")
     high: float = Field(default=0.9, gt=0, le=1, description="And its high one.")
     least_pairs: int = Field(default=10, ge=2, description="With fewer testable pairs a figure is underpowered.")
+    supporting: SupportingOptions = SupportingOptions()
     seed: int = 0
 
 
@@ -68,7 +70,10 @@ def measure(evaluation: Evaluation, options: Options) -> list[Measurement]:
 
         raise BadInput(f"joint: low = {options.low} must be below high = {options.high}")
     rng = np.random.default_rng(options.seed)
-    return [*primary.measure(evaluation, options, rng), *supporting(evaluation, options)]
+    return [
+        *primary.measure(evaluation, options, rng),
+        *supporting(evaluation, options.supporting, options.active, rng),
+    ]
 
 
 def needed(contexts: int, best: int, tokens: int) -> str:

@@ -1,106 +1,70 @@
-"""What the codes alone show of pairs, against the null of counts.py. It decides nothing: units are functions of one
-input, so meeting more often than chance may be a common cause."""
+"""What the codes alone show: who fires together, what they say of each other, what they predict together.
+
+It decides nothing: units are functions of one input, so everything here may have a common cause; edits (excess.py) are
+what the question is answered by. Units fire where they are among the `active` strongest of their token at their site.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-from scipy.stats import norm
-from statsmodels.stats.multitest import multipletests
-
-from harness.measurement import Measurement
-from harness.metrics.joint.counts import fit_null, lift, meetings, npmi
+from harness.metrics.joint import predicted, sampling, together
+from harness.metrics.joint.firing import Firing
+from harness.metrics.joint.pairs import Fired, fired, strongest
+from harness.metrics.joint.supporting_options import SupportingOptions
+from harness.metrics.joint.work import Work
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from harness.decomposition import Site
     from harness.evaluation import Evaluation
-    from harness.metrics.joint import Options
-
-LEAST = 5  # expected meetings of a pair that is tested: below, the normal approximation of its count is poor
+    from harness.measurement import Measurement
 
 
-def supporting(evaluation: Evaluation, options: Options) -> list[Measurement]:
-    """Over pairs of the stored codes that are expected to meet at least LEAST times, the `active` strongest units of a
-    token firing:
+def supporting(
+    evaluation: Evaluation, options: SupportingOptions, active: int, rng: np.random.Generator
+) -> list[Measurement]:
+    """Of pairs within a site. The null is that of null.py: rows and columns as they are, otherwise chance.
 
-    - together_more, together_less: share of tested pairs that meet more, or less, than the null has it (two-sided
-      normal test, Benjamini–Hochberg at 5% over all of a site's tested pairs). Tokens of a document are not
-      independent, so with natural text these shares say how clustered firing is, not how many pairs are real;
-    - lift: Σ meetings / Σ expected over the tested pairs that met more often; npmi: their mean, meetings as weights;
-    - tested_pairs: how many were tested, over all sites.
+    Who fires together:
+    - together_more, together_less: share of all meetings that are of pairs which meet more, or less, often than the
+      null has it (two-sided, Benjamini–Hochberg at 5% over all pairs of usable units, pruned ones counted as not found;
+      tokens taken as independent, so text that is clustered raises both);
+    - lift: Σ meetings / Σ expected over pairs drawn in proportion to meetings on dev, intervals by documents; npmi,
+      phi: means over them; lifted: share of them whose own interval (documents resampled, 95%) lies above 1;
+      lift_within_documents: against draws that also keep every unit's tokens in every document;
+      lift_within_pools, together_more_within_pools (pools, MoE-X, Switch): within a pool, on tokens that use it;
+    - null_check: expected meetings by curveball draws / by formula, over the drawn pairs: 1 if the formula holds;
+    - communities, modularity, in_communities (share of usable units): of the graph of pairs found to meet more.
+    What they say of each other, bits per meeting, less the mean of draws that keep rows, columns and documents:
+    - information = information_on_on + information_on_value + information_value_value; total_correlation of groups of
+      units drawn from one token, per token where two of the group fire.
+    What they predict together, held out:
+    - interaction_gain: of the next token, bits per meeting, of an A·B term; interaction_gain_shuffled: the same with
+      B's values permuted over the pair's contexts;
+    - products_gain_next, products_gain_domain: bits a token, of a readout with products of units (all sites) over one
+      without; additive_gain_...: of that over frequencies alone; products_gain_next_shuffled: with units and values
+      permuted within documents.
 
-    Pairs that never met are tested too where they are expected to.
+    together.json in the artifacts has the strongest pairs and the communities. A figure that cannot be had is nan and
+    says what it would need.
     """
-    more = less = tested = 0
-    met = expected_met = weighted = 0.0
-    for site in evaluation.system.sites:
-        indptr, units, n_units = strongest(evaluation, site, options.active)
-        tokens = len(indptr) - 1
-        null = fit_null(indptr, units, n_units)
-        i, j = _likely_pairs(null.p, null.tokens)
-        if not len(i):
-            continue
-        found = meetings(indptr, units, n_units)
-        n = _looked_up(found.i * n_units + found.j, found.n, i * n_units + j)
-        mean, variance = null.expected(i, j)
-        kept = (mean >= LEAST) & (variance > 0)
-        n, mean, variance = n[kept], mean[kept], variance[kept]
-        if not len(n):
-            continue
-        z = (n - mean) / np.sqrt(variance)
-        significant = multipletests(2 * norm.sf(np.abs(z)), alpha=0.05, method="fdr_bh")[0]
-        tested += len(n)
-        more += int((significant & (z > 0)).sum())
-        less += int((significant & (z < 0)).sum())
-        above = significant & (z > 0)
-        met += float(n[above].sum())
-        expected_met += float(mean[above].sum())
-        weighted += float((n[above] * npmi(n[above], mean[above], tokens)).sum())
-    nothing = "no pair is expected to meet often enough to be tested" if not tested else None
-    never = nothing or ("no pair meets more often than chance" if not more else None)
-    share = lambda count: count / tested if tested else float("nan")  # noqa: E731
-    figure = lambda name, value, unit, reason: Measurement(  # noqa: E731
-        f"joint/{name}", value, unit, "none", 1, reason=reason
-    )
+    dev_text = sampling.Text.of(evaluation.batches(options.dev_sequences, dev=True))
+    text = sampling.Text.of(evaluation.batches(evaluation.codes_sequences))
+    read = fired(evaluation.system, evaluation.batches(options.dev_sequences, dev=True), active)
+    dev = {site: Firing.of(read[site], dev_text.document) for site in evaluation.system.sites}
+    test = {site: _stored(evaluation, site, active, text) for site in evaluation.system.sites}
+    work = Work(evaluation, options, rng, dev_text, text, dev, test)
     return [
-        figure("together_more", share(more), "share of tested pairs", nothing),
-        figure("together_less", share(less), "share of tested pairs", nothing),
-        figure("lift", float(lift(np.array(met), np.array(expected_met))) if more else float("nan"), "", never),
-        figure("npmi", weighted / met if more else float("nan"), "", never),
-        figure("tested_pairs", float(tested), "pairs", None),
+        *together.together(work),
+        *together.said(work),
+        *predicted.interactions(work),
+        *predicted.products(work),
     ]
 
 
-def strongest(evaluation: Evaluation, site, active: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """The `active` strongest units of every token at a site: indptr `[tokens + 1]`, units `[entries]`, n_units."""
+def _stored(evaluation: Evaluation, site: Site, active: int, text: sampling.Text) -> Firing:
     encoded = evaluation.load_codes(site)
     codes = encoded.codes
-    token = codes.token_of_entry().numpy()
-    order = np.lexsort((codes.units.numpy(), -encoded.strengths.numpy(), token))
-    place = np.arange(len(order)) - codes.indptr.numpy()[token[order]]  # rank by strength within the token
-    kept = order[place < active]
-    kept = kept[np.lexsort((codes.units.numpy()[kept], token[kept]))]
-    indptr = np.concatenate([[0], np.cumsum(np.bincount(token[kept], minlength=codes.n_tokens))])
-    return indptr, codes.units.numpy()[kept], codes.n_units
-
-
-def _likely_pairs(p: np.ndarray, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs i < j that independence expects to meet LEAST times at least: only they can be tested."""
-    density = np.sqrt((tokens[:, None] * p**2).sum(0))  # Σ_t p_ti p_tj ≤ density_i · density_j (Cauchy–Schwarz)
-    order = np.argsort(-density)
-    sorted_density = density[order]
-    # For every unit, how many of the (descending) others are dense enough with it.
-    enough = np.searchsorted(-sorted_density, -LEAST / np.maximum(sorted_density, 1e-300), side="right")
-    first = np.repeat(np.arange(len(order)), np.maximum(0, enough - np.arange(len(order)) - 1))
-    starts = np.concatenate([[0], np.cumsum(np.maximum(0, enough - np.arange(len(order)) - 1))])[:-1]
-    second = np.arange(len(first)) - starts[first] + first + 1
-    a, b = order[first], order[second]
-    return np.minimum(a, b), np.maximum(a, b)
-
-
-def _looked_up(keys: np.ndarray, values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """values at the keys `wanted`, 0 where a key is missing."""
-    order = np.argsort(keys)
-    keys, values = keys[order], values[order]
-    at = np.minimum(np.searchsorted(keys, wanted), max(0, len(keys) - 1))
-    return np.where(keys[at] == wanted, values[at], 0) if len(keys) else np.zeros(len(wanted), np.int64)
+    return Firing.of(Fired(*strongest(encoded, active), codes.n_tokens, codes.n_units), text.document)
