@@ -214,6 +214,17 @@ def joint(
 
 
 @bench.command()
+def metrics(
+    out: Annotated[Path, typer.Option(help="Folder of table.md and table.json.")] = Path("results/metrics"),
+) -> None:
+    """Time the metrics at the sizes they are meant for, and tabulate time and peak memory."""
+    from harness.bench.metrics import measure
+
+    report = measure(out)
+    _say(f"{report.seconds:.0f} s, at most {report.peak_bytes / 2**30:.1f} GiB: {out}/table.md")
+
+
+@bench.command()
 def kernels(
     out: Annotated[Path, typer.Option(help="Folder of table.md and table.json.")] = Path("results/kernels"),
 ) -> None:

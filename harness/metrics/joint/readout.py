@@ -154,6 +154,7 @@ def gain(
     additive = additive_readout(dev, dev_y, held_out, outcomes=outcomes, epochs=epochs, generator=generator)
     machine = Machine(additive, rank, generator)
     fit(machine, dev, dev_y, held_out, epochs, generator)
+    fit(additive, dev, dev_y, held_out, epochs, generator)  # as long as the machine, or its units would gain by time
     alone = Additive(0, (), outcomes)
     alone.bias.data = _frequencies(dev_y[~held_out], outcomes)
     nothing = F.cross_entropy(alone.bias.detach().expand(len(test_y), -1), test_y, reduction="none")

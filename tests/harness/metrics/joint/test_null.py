@@ -96,7 +96,7 @@ def test_with_many_units_a_token_the_moments_are_the_hypergeometrics() -> None:
 def test_a_planted_pair_is_found_and_names_of_units_do_not_matter() -> None:
     dense = exactly(4000, 30, 3, seed=6)
     both = np.random.default_rng(7).random(4000) < 0.05
-    dense[np.ix_(both, [5, 9])] = 1
+    dense[np.ix_(both, np.array([5, 9]))] = 1
     for order in (np.arange(30), np.random.default_rng(8).permutation(30)):
         met = meetings(Firing.from_dense(dense[:, order]))
         mean, variance = null.fit(Firing.from_dense(dense[:, order])).expected(met.i, met.j)

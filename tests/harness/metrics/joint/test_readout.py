@@ -25,7 +25,7 @@ def as_codes(values: np.ndarray, *known: np.ndarray) -> Codes:
     )
 
 
-def world(tokens: int, seed: int, *, together: float = 0.0, extra: int = 0) -> tuple[np.ndarray, torch.Tensor]:
+def world(tokens: int, seed: int, *, together: float = 0.0) -> tuple[np.ndarray, torch.Tensor]:
     """Values of units, and outcomes to which each adds its own; `together`: what units 0 and 1 add when both fire."""
     rng, fixed = np.random.default_rng(seed), np.random.default_rng(99)
     values = (rng.random((tokens, UNITS)) < np.r_[0.5, 0.5, np.full(UNITS - 2, 0.15)]) * rng.uniform(

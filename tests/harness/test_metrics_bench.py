@@ -1,0 +1,31 @@
+"""What metrics cost, at sizes that cost next to nothing."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from harness.bench.metrics import Size, measure, planted
+from harness.metrics.joint.counts import meetings
+
+SIZE = Size(tokens=3000, units=200, active=8, least=5)
+
+
+def test_the_table_states_what_was_counted(tmp_path: Path) -> None:
+    report = measure(tmp_path, SIZE)
+    met = meetings(planted(SIZE), SIZE.least)
+    assert (report.meetings, report.distinct, report.kept) == (met.n_all, met.distinct, len(met.n))
+    assert 0 < report.kept < report.distinct
+    assert [step.seconds > 0 for step in report.steps] == [True] * 4
+    assert report.peak_bytes > 0
+    stored = json.loads((tmp_path / "table.json").read_text())
+    assert stored["size"]["tokens"] == 3000
+    assert f"{met.n_all:,} meetings of {met.distinct:,} pairs" in (tmp_path / "table.md").read_text()
+
+
+def test_made_up_codes_are_sorted_sets_of_about_the_size_asked_for_and_rates_fall() -> None:
+    firing = planted(SIZE)
+    inside = np.diff(firing.token) == 0
+    assert (np.diff(firing.units)[inside] > 0).all()
+    assert 6 < len(firing.units) / SIZE.tokens < 8.1
+    assert firing.rates[:5].min() > 5 * firing.rates[-20:].mean()
