@@ -59,6 +59,13 @@ def test_a_shared_topic_gains_nothing_where_it_is_known_and_something_where_it_i
     assert gain(topic=3.0, topic_known=False) > 0.005
 
 
+def test_an_offset_that_is_off_everywhere_is_no_gain() -> None:
+    dev, test = (
+        replace(part, offset=part.offset + torch.arange(OUTCOMES) / 2) for part in (world(1500, 1), world(1500, 2))
+    )
+    assert abs(float(interaction(dev, test).gain.sum() / test.both.sum())) < 0.003
+
+
 def test_shuffling_one_unit_takes_the_gain_away() -> None:
     dev, test = world(1500, 1, together=2.0), world(1500, 2, together=2.0)
     generator = torch.Generator().manual_seed(0)
