@@ -170,7 +170,7 @@ class Comparison:
         if isinstance(spec.teacher, Path):
             notes.append("the teacher's own training is not counted: nobody here knows what it took")
         if (trials := Trials.load(folder)) is not None:
-            notes.append(f"learning rates x {trials.scale:g}, of {', '.join(trials.dev)}")
+            notes.append(trials.note())
         return notes
 
     def _subjects(self, corpus: Corpus) -> Subjects:

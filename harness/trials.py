@@ -29,6 +29,12 @@ class Trials:
         path = folder / RECORD
         return Trials(**json.loads(path.read_text())) if path.exists() else None
 
+    def note(self) -> str:
+        """For the table: what was chosen; at the edge of what was tried a better factor may lie beyond."""
+        tried = [float(scale) for scale in self.dev]
+        edge = " (at the edge of those tried)" if self.scale in (min(tried), max(tried)) else ""
+        return f"learning rates x {self.scale:g}, of {', '.join(self.dev)}{edge}"
+
     def save(self, folder: Path) -> None:
         (folder / RECORD).write_text(json.dumps(asdict(self), indent=1))
 

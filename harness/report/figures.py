@@ -88,8 +88,9 @@ def _style(table: Table) -> dict[str, tuple[str, str]]:
     groups = {name: _family(name) if len(names) > LABELLED_ROWS else name for name in names}
     places = {group: i for i, group in enumerate(dict.fromkeys(groups.values()))}
     return {
-        name: (COLOURS[places[group] % len(COLOURS)], MARKERS[places[group] % len(MARKERS)])
-        for name, group in groups.items()
+        # Once all colours are used, the next round has each with another marker.
+        name: (COLOURS[place % len(COLOURS)], MARKERS[(place + place // len(COLOURS)) % len(MARKERS)])
+        for name, place in ((name, places[group]) for name, group in groups.items())
     }
 
 
@@ -141,7 +142,7 @@ def _scatter(axes: Axes, table: Table, x: str, label: str) -> bool:
             named.add(family)
             axes.plot([], [], color=colour, marker=marker, linestyle="", label=family)
     if named:
-        axes.legend(frameon=False, fontsize=8)
+        axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     _references(axes, table)
     axes.set_xscale("log")
     axes.margins(x=0.25, y=0.15)

@@ -51,3 +51,10 @@ def test_the_page_needs_nothing_from_elsewhere_and_names_every_system(tmp_path: 
     assert "dense" in page
     assert "peer" in page
     assert '<script src="http' not in page
+
+
+def test_more_systems_than_colours_are_still_told_apart() -> None:
+    found = [Measurement("loss/bits_per_byte", 2.0, "bit/byte", "lower", 1)]
+    results = [SeedResult(f"system{i}", "subject", 0, found, RowProvenance()) for i in range(20)]
+    styles = figures._style(table.build("many", results, provenance(), None))
+    assert len(set(styles.values())) == 20
