@@ -138,7 +138,7 @@ def measure(evaluation: Evaluation, options: Options) -> list[Measurement]:
     for control in controls.CONTROLS:
         for scorer, of in scores[control].items():
             columns[f"{control}_{scorer}"] = of[main_statistic(scorer)]
-    output.write(output.rows(sample.units, explanations, columns), evaluation.artifacts)
+    output.write(output.rows(sample.units, explanations, columns), evaluation.artifacts, evaluation.system.name)
     return found
 
 

@@ -1,5 +1,5 @@
-"""What is left of every unit: explanation, scores, contexts, promoted tokens, in a file for the report and in one for
-MLflow's `log_table`."""
+"""What is left of every unit: explanation, scores, contexts, promoted tokens. units.parquet, a page for people that is
+made of it (page.py), and a file for MLflow's `log_table`."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from harness.metrics.autointerp import page
 from harness.metrics.autointerp.contexts import Context, Explanation
 from harness.metrics.autointerp.sampling import Drawn
 
 UNITS_FILE = "units.parquet"
+PAGE_FILE = "units.html"
 TABLE_FILE = "units.table.json"
 SHOWN = 5  # contexts of a kind in the table; the parquet file has all
 
@@ -58,14 +60,15 @@ def marked(context: Context) -> str:
     return "".join(f"«{t}»" if a > 0 else t for t, a in zip(context.tokens, context.activations, strict=True))
 
 
-def write(found: Sequence[Mapping[str, Any]], folder: Path) -> None:
-    """Both files; a table without units has no columns and is not written."""
+def write(found: Sequence[Mapping[str, Any]], folder: Path, system: str) -> None:
+    """Both files, and the page made of the first; a table without units has no columns and is not written."""
     import pyarrow as pa
     import pyarrow.parquet
 
     if not found:
         return
     pyarrow.parquet.write_table(pa.Table.from_pylist([dict(row) for row in found]), folder / UNITS_FILE)
+    page.write(folder / UNITS_FILE, folder / PAGE_FILE, system)
     columns = for_log_table(found)
     (folder / TABLE_FILE).write_text(json.dumps(columns, ensure_ascii=False), encoding="utf-8")
 
