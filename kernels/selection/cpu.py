@@ -15,8 +15,7 @@ from kernels.threads import array, jit, parallel
 LAST = np.int64(0x7FFFFFFF)
 LOW, HIGH = np.int32(-(2**31)), np.int32(2**31 - 1)
 HEIGHT = 16  # rows in a block
-INSERT_BELOW = 64  # so many are kept in order while reading; more are selected first
-NOTHING = np.int64(-(2**63))
+COUNT_BELOW = 256  # so many are put in order by counting; more are selected or sorted
 
 
 def topk(a: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -138,64 +137,90 @@ def select(items, n, k):
 
 
 @jit
-def insert(best, pack):
-    """Put `pack` in its place among `best`, which descends; the last one drops out."""
-    j = best.shape[0] - 1
-    if pack > best[j]:
-        while j > 0 and best[j - 1] < pack:
-            best[j] = best[j - 1]
-            j -= 1
-        best[j] = pack
+def take(packs, m, best):
+    """best = the largest of the first m packs, descending; as many as `best` has room for. Reorders them."""
+    k = best.shape[0]
+    if m > COUNT_BELOW:
+        select(packs, m, k)
+        m = k
+    some = packs[:m]
+    if m > COUNT_BELOW:
+        some.sort()
+        best[:] = some[::-1]
+        return
+    # How many are ahead of one is its place: m² comparisons without a branch beat a sort that guesses wrong.
+    for i in range(m):
+        place = 0
+        for j in range(m):
+            place += some[j] > some[i]
+        if place < k:
+            best[place] = some[i]
 
 
 @jit
-def rank(bits, best, maxima, packs):
+def bound_of(keys, k):
+    """A key that at least k of `keys` reach, and few more unless many are equal: bisection, counting at each guess."""
+    low = high = np.int64(keys[0])
+    for i in range(keys.shape[0]):
+        low, high = min(low, np.int64(keys[i])), max(high, np.int64(keys[i]))
+    high += 1
+    while high - low > 1:
+        middle = (low + high) >> 1
+        guess, count = np.int32(middle), np.int32(0)
+        for i in range(keys.shape[0]):
+            count = np.int32(count + np.int32(keys[i] >= guess))
+        if count < k:
+            high = middle
+        else:
+            low = middle
+            if count <= k + k // 4:
+                break
+    return np.int32(low)
+
+
+@jit
+def rank(bits, best, keys, maxima, packs):
     """best = the largest of `bits` as packs (key, lower index first), descending; as many as `best` has room for.
 
-    maxima, packs: room for as many as there are `bits`.
+    keys, maxima, packs: room for as many as there are `bits`. Loops over slices, whose bounds the compiler knows, run
+    eight entries at a time.
     """
-    n, k = bits.shape[0], best.shape[0]
-    if k > INSERT_BELOW:
-        for i in range(n):
-            packs[i] = (np.int64(key_of(bits[i])) << 32) | (LAST - i)
-        select(packs, n, k)
-        front = packs[:k]
-        front.sort()
-        best[:] = front[::-1]
-        return
-    best[:] = NOTHING
+    n, k, m = bits.shape[0], best.shape[0], 0
+    for i in range(n):
+        keys[i] = key_of(bits[i])
     blocks = 8 * k
     if 4 * blocks > n:
+        bound = bound_of(keys, k)
         for i in range(n):
-            insert(best, (np.int64(key_of(bits[i])) << 32) | (LAST - i))
-        return
-    # One entry of each block (every blocks-th entry): the k-th largest of those is a bound that at least k entries
-    # reach, and few more. It is the largest of the block, unless all are negative.
-    for block in range(blocks):
-        maxima[block] = bits[block]
-    for begin in range(blocks, n - blocks + 1, blocks):
+            if keys[i] >= bound:
+                packs[m] = (np.int64(keys[i]) << 32) | (LAST - i)
+                m += 1
+    else:
+        # The largest of each block (every blocks-th entry): what k of those reach, k entries reach. Only blocks whose
+        # largest reaches it are read again.
+        largest = maxima[:blocks]
+        largest[:] = keys[:blocks]
+        for begin in range(blocks, n, blocks):
+            part = keys[begin : min(begin + blocks, n)]
+            for block in range(part.shape[0]):
+                largest[block] = max(largest[block], part[block])
+        bound = bound_of(largest, k)
         for block in range(blocks):
-            maxima[block] = max(maxima[block], bits[begin + block])
-    for i in range(n - n % blocks, n):
-        maxima[i % blocks] = max(maxima[i % blocks], bits[i])
-    for block in range(blocks):
-        insert(best, (np.int64(key_of(maxima[block])) << 32) | block)
-    bound = best[k - 1] >> 32
-    best[:] = NOTHING
-    for block in range(blocks):
-        if key_of(maxima[block]) >= bound or (maxima[block] < 0 and bound < 0):
-            for i in range(block, n, blocks):
-                key = np.int64(key_of(bits[i]))
-                if key >= bound:
-                    insert(best, (key << 32) | (LAST - i))
+            if largest[block] >= bound:
+                for i in range(block, n, blocks):
+                    if keys[i] >= bound:
+                        packs[m] = (np.int64(keys[i]) << 32) | (LAST - i)
+                        m += 1
+    take(packs, m, best)
 
 
 @jit
 def _topk_rows(bits, k, values, indices, start, stop):
     n = bits.shape[1]
-    maxima, packs, best = np.empty(n, np.int32), np.empty(n, np.int64), np.empty(k, np.int64)
+    keys, maxima, packs = np.empty(n, np.int32), np.empty(n, np.int32), np.empty(n, np.int64)
+    best = np.empty(k, np.int64)
     for row in range(start, stop):
-        rank(bits[row], best, maxima, packs)
+        rank(bits[row], best, keys, maxima, packs)
         for i in range(k):
             key, index = unpack(best[i])
             values[row, i] = key_of(key)
