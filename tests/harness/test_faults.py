@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import signal
 import time
@@ -52,6 +53,8 @@ def test_killed_and_stopped_runs_continue_and_two_at_once_finish_with_the_same_t
     assert stopped.lines()[-1] == "error: stopped while training dictionaries; run the same command to continue"
     assert list(store.glob(f"{checkpoint}/checkpoint.pt"))
 
+    # At the start of its last moment: on a machine that has become less busy the run could be over any later.
+    bench.moments[-1] = dataclasses.replace(bench.moments[-1], seconds=0.0)
     (again,) = bench.disturb(store, out, ["end"], signal.SIGKILL)
     assert (again.exit, again.stage) == (-9, "codes of dense+topk, seed 0")
     both = bench.together(store)

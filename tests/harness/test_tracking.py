@@ -298,7 +298,7 @@ def server(store):
     port = free_port()
     process = subprocess.Popen(ui_command(store, port), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        for _ in range(300):
+        while process.poll() is None:  # importing MLflow takes a minute on a busy machine
             with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2):
                 break
             time.sleep(0.2)
