@@ -12,6 +12,7 @@ from harness.table import Figure, Row, Table
 
 SHARE, FLOOR_SHARE = "joint/excess_share", "joint/floor_share"
 CONJUNCTION, FLOOR_CONJUNCTION = "joint/conjunction", "joint/conjunction_floor"
+WIDE = 30  # systems this many times apart share no linear axis: the smaller ones would all lie at 0
 _VARIED = re.compile(r"(?<=[\[,])max_experts=(\d+)(,|(?=\]))")
 
 
@@ -41,9 +42,14 @@ def beside_floor(axes: Axes, table: Table, metric: str, floor: str, label: str) 
             )
     axes.set_yticks(range(len(rows)), [row.system for row in rows])
     axes.invert_yaxis()
-    axes.set_xlim(left=0)
-    axes.set_xlabel(label)
-    axes.legend(frameon=False, fontsize=8)
+    values = [row.metrics[name].value for row in rows for name in (metric, floor)]
+    if min(values) > 0 and max(values) > WIDE * min(values):
+        axes.set_xscale("log")
+        axes.set_xlabel(f"{label}, log scale")
+    else:
+        axes.set_xlim(left=0)
+        axes.set_xlabel(label)
+    axes.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
     return True
 
 

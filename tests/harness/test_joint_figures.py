@@ -45,6 +45,14 @@ def test_a_system_stands_beside_its_floor_and_one_without_figures_is_not_drawn(t
     plt.close()
 
 
+def test_systems_far_apart_share_a_logarithmic_axis_and_others_one_from_zero() -> None:
+    for far, scale in ((0.2, "linear"), (0.002, "log")):
+        _, axes = plt.subplots()
+        joint.beside_floor(axes, of(result("dense"), result("peer", far, far)), joint.SHARE, joint.FLOOR_SHARE, "")
+        assert axes.get_xscale() == scale
+        plt.close()
+
+
 def test_rows_that_differ_in_active_experts_alone_make_a_line_in_their_order() -> None:
     shares = {12: 0.1, 3: 0.3, 6: 0.2}
     rows = [result(f"pools[max_experts={active},side_width=0]", share) for active, share in shares.items()]
