@@ -1,7 +1,7 @@
-"""What metrics cost at sizes a person would want: time and peak memory, on made-up codes.
+"""What metrics cost at sizes a person would want: time and peak memory, on made-up codes and text.
 
 joint, counts and null: units fire by Zipf's law, about 32 on a token; every pair that fires together is counted, those
-that met `least` times or more are kept, and each of them is held against the null and tested.
+that met `least` times or more are kept, and each of them is held against the null and tested. joint, edits: edits.py.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from harness import table
+from harness.bench import edits
 from harness.memory import peak_memory, reset_peak_memory
 from harness.metrics.joint import null
 from harness.metrics.joint.counts import meetings
@@ -45,8 +46,8 @@ class Step:
 
 @dataclass(frozen=True)
 class Report:
-    """peak_bytes: of the process over all steps, the codes themselves and the libraries included. found: pairs beyond
-    the null, of which there are next to none."""
+    """seconds and peak_bytes: of counting and testing, the memory that of the process, the codes themselves and the
+    libraries included. found: pairs beyond the null, of which there are next to none."""
 
     size: Size
     machine: str
@@ -58,12 +59,14 @@ class Report:
     distinct: int
     kept: int
     found: int
+    edit_size: edits.EditSize
+    edits: list[edits.EditTime]
 
 
-def measure(out: Path, size: Size | None = None) -> Report:
+def measure(out: Path, size: Size | None = None, edit_size: edits.EditSize | None = None) -> Report:
     """Times the steps and writes table.md and table.json to `out`. HarnessError when `out` cannot be written."""
     table.check_writable(out)
-    size = size or Size()
+    size, edit_size = size or Size(), edit_size or edits.EditSize()
     _steps(Size(tokens=2000, units=500, active=8))  # compiles
     firing = planted(size)
     reset_peak_memory("cpu")
@@ -71,7 +74,9 @@ def measure(out: Path, size: Size | None = None) -> Report:
     machine = f"{platform.machine()}, {platform.system()}"
     seconds = sum(step.seconds for step in steps)
     threads = torch.get_num_threads()
-    report = Report(size, machine, threads, steps, seconds, peak_memory("cpu"), total, distinct, kept, found)
+    peak = peak_memory("cpu")
+    edited = edits.measure(edit_size)
+    report = Report(size, machine, threads, steps, seconds, peak, total, distinct, kept, found, edit_size, edited)
     table.write_atomically(out / "table.md", ("\n".join(_markdown(report)) + "\n").encode())
     table.write_atomically(out / "table.json", (json.dumps(asdict(report), indent=1) + "\n").encode())
     return report
@@ -139,4 +144,13 @@ def _markdown(report: Report) -> Iterator[str]:
     for step in report.steps:
         yield f"| {step.name} | {step.seconds:.1f} |"
     yield f"| all | {report.seconds:.1f} |"
-    yield f"\nPeak memory of the process {report.peak_bytes / 2**30:.2f} GiB, codes and libraries included."
+    yield f"\nPeak memory of the process {report.peak_bytes / 2**30:.2f} GiB, codes and libraries included.\n"
+    tried = report.edit_size
+    yield (
+        f"joint, edits: up to {tried.pairs} pairs in {tried.contexts} contexts each, with floors and controls; "
+        f"{tried.n_layers} layers of width {tried.d_model}, {tried.sequences} sequences of {tried.length} tokens.\n"
+    )
+    yield "| system | pairs in the headline | seconds |"
+    yield "|---|--:|--:|"
+    for edit in report.edits:
+        yield f"| {edit.subject} | {edit.pairs} | {edit.seconds:.1f} |"

@@ -5,19 +5,26 @@ from pathlib import Path
 
 import numpy as np
 
+from harness.bench.edits import EditSize
 from harness.bench.metrics import Size, measure, planted
 from harness.metrics.joint.counts import meetings
 
 SIZE = Size(tokens=3000, units=200, active=8, least=5)
+EDITS = EditSize(pairs=30, contexts=5, d_model=16, n_layers=2, sequences=12, length=32, vocab_size=300)
 
 
 def test_the_table_states_what_was_counted(tmp_path: Path) -> None:
-    report = measure(tmp_path, SIZE)
+    report = measure(tmp_path, SIZE, EDITS)
     met = meetings(planted(SIZE), SIZE.least)
     assert (report.meetings, report.distinct, report.kept) == (met.n_all, met.distinct, len(met.n))
     assert 0 < report.kept < report.distinct
     assert [step.seconds > 0 for step in report.steps] == [True] * 4
     assert report.peak_bytes > 0
+    # Of 30 pairs 10 are in the first layer, 10 in the last, which the headline leaves out, and 10 across both.
+    assert [(edit.subject, edit.pairs, edit.seconds > 0) for edit in report.edits] == [
+        ("dense", 10, True),
+        ("peer", 10, True),
+    ]
     stored = json.loads((tmp_path / "table.json").read_text())
     assert stored["size"]["tokens"] == 3000
     assert f"{met.n_all:,} meetings of {met.distinct:,} pairs" in (tmp_path / "table.md").read_text()
