@@ -1,4 +1,4 @@
-# make run: the quickstart comparison. make test: the tests. Both make .venv on first use; nothing else is needed.
+# make run: the quickstart comparison. make test: the tests, in two processes. Both make .venv on first use; nothing else is needed.
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -8,7 +8,7 @@ run: environment
 	$(BIN)/harness run quickstart
 
 test: environment
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: environment
 	$(BIN)/ruff check .
