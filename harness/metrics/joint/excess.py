@@ -3,6 +3,9 @@
 z11: both units on, z10: only A, z01: only B, z00: neither; `[contexts, outcomes]`, everything else equal. Definitions
 ours. Nothing is averaged before a logarithm, so units that merely fire together (a shared topic, one cause) give zero.
 Public on plain arrays: feed them worlds of your own (harness/metrics/joint/controls.py does).
+
+All is computed in float64. A unit of a large pool moves the next token by 1e-3 bits and the excess of a pair is 1e-6:
+the logarithms of float32 are off by more than that.
 """
 
 from __future__ import annotations
@@ -16,8 +19,9 @@ from torch import Tensor
 
 from harness.statistics import document_bootstrap
 
-# Below this many bits an excess is rounding, and no pair is called above a floor that is smaller still.
-RESOLUTION = 1e-5
+# Below this many bits an excess is rounding of float32 logits (some 1e-6 of them, which counts squared), and no pair is
+# called above a floor that is smaller still.
+RESOLUTION = 1e-9
 _OUTCOMES = 256  # likeliest outcomes that the weights of `conjunction` are fitted on; the others count as one
 _FIRST_BARRIER, _BARRIER_SHRINKS, _NEWTON_STEPS = 0.1, 0.3, 13
 
@@ -51,17 +55,17 @@ def figures(z11: Tensor, z10: Tensor, z01: Tensor, z00: Tensor) -> Figures:
 
 
 def excess(z11: Tensor, z10: Tensor, z01: Tensor, z00: Tensor) -> Tensor:
-    """KL(softmax z11 ‖ softmax(z10 + z01 − z00)) in bits, `[contexts]`.
+    """KL(softmax z11 ‖ softmax(z10 + z01 − z00)) in bits, `[contexts]` float64.
 
     0 where the two units' effects on the logits add up. A code that is read out linearly (cat = A − B) has 0 too: see
     `conjunction`.
     """
     _check(z11, z10, z01, z00)
-    return _kl_bits(z11, z10 + z01 - z00)
+    return _kl_bits(z11, z10.double() + z01 - z00)
 
 
 def effect(z11: Tensor, z00: Tensor) -> Tensor:
-    """KL(p11 ‖ p00) in bits, `[contexts]`: how much the two say at all."""
+    """KL(p11 ‖ p00) in bits, `[contexts]` float64: how much the two say at all."""
     _check(z11, z00)
     return _kl_bits(z11, z00)
 
@@ -69,16 +73,16 @@ def effect(z11: Tensor, z00: Tensor) -> Tensor:
 def conjunction(z11: Tensor, z10: Tensor, z01: Tensor, z00: Tensor) -> tuple[Tensor, Tensor]:
     """min over λ, γ in [0, 1] of KL(p11 ‖ (1−γ)(λ p10 + (1−λ) p01) + γ p00), and the weights of p10, p01, p00.
 
-    In bits `[contexts]`; weights `[contexts, 3]`, which sum to 1. 0 where what both say is a mixture of what each says.
-    Not zero where two units agree on one outcome and sharpen it: so it stands beside the excess and is never merged.
+    In bits `[contexts]`; weights `[contexts, 3]`, which sum to 1; float64. 0 where what both say is a mixture of what
+    each says. Not zero where two units agree on one outcome and sharpen it: so it stands beside the excess and is never
+    merged.
 
     The problem is convex in the weights: −Σ p11 log(w·P) + Σ w − μ Σ log w is minimised by Newton's method while the
     barrier μ shrinks (the optimum of the first two terms has Σ w = 1). With more than 256 outcomes the weights are
     fitted on the likeliest of p11, the others as one; the divergence is taken over all.
     """
     _check(z11, z10, z01, z00)
-    p = z11.softmax(-1)  # [contexts, outcomes]
-    parts = [z.softmax(-1) for z in (z10, z01, z00)]
+    p, *parts = (z.double().softmax(-1) for z in (z11, z10, z01, z00))  # [contexts, outcomes]
     fitted_p, fitted_parts = _likeliest(p, parts)
     weights = _mixture_weights(fitted_p, fitted_parts)
     tiny = torch.finfo(p.dtype).tiny
@@ -143,7 +147,7 @@ def above_floor(excesses: np.ndarray, floors: np.ndarray) -> np.ndarray:
 
 
 def _kl_bits(z: Tensor, other: Tensor) -> Tensor:
-    log_p, log_q = z.log_softmax(-1), other.log_softmax(-1)
+    log_p, log_q = z.double().log_softmax(-1), other.double().log_softmax(-1)
     return (log_p.exp() * (log_p - log_q)).sum(-1).clamp_min(0) / math.log(2)
 
 

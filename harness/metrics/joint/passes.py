@@ -19,7 +19,7 @@ from harness.metrics.joint.pairs import Contexts, Stratum
 if TYPE_CHECKING:
     from harness.corpus import PackedSplit
 
-ROWS = 1024  # variants of one forward pass
+LOGITS = 2**24  # of one forward pass at most, over all its variants (64 MiB in float32)
 SHOWN = 3  # likeliest tokens kept of every distribution
 _STATES = ("11", "10", "01", "00")
 
@@ -69,7 +69,8 @@ def run(
     parts: dict[str, np.ndarray] = {}
     top = np.zeros((n, 4, SHOWN), np.int32)
     probability = np.zeros((n, 4, SHOWN), np.float32)
-    size = max(1, ROWS // 10)  # at most ten variants of a context in one pass
+    variants = len(_STATES) + 3 * draws + 10 * extras  # of a context, see _Variants.logits
+    size = max(1, LOGITS // (variants * system.model.config.vocab_size))
     order = np.argsort(contexts.token, kind="stable")
     sequence = contexts.token[order] // split.length
     starts = np.flatnonzero(np.diff(sequence, prepend=-1))
@@ -79,8 +80,7 @@ def run(
         for first in range(start, end, size):
             chunk = order[first : min(first + size, end)]
             variant = _Variants(system, prefix, contexts, chunk, pairs, split.length)
-            z = variant.units(extras)
-            z |= variant.floor(draws, extras)
+            z = variant.logits(draws, extras)
             for name, values in _figures(z, draws, extras).items():
                 if name not in parts:
                     parts[name] = np.zeros((n, *values.shape[1:]))
@@ -99,23 +99,28 @@ def run(
 
 def _figures(z: dict[str, Tensor], draws: int, extras: bool) -> dict[str, Tensor]:
     """Figures of the contexts of one chunk, "real/excess" → `[contexts]`, "floor/excess" → `[contexts, draws]`."""
-    real = excess.figures(*(z[state] for state in _STATES))
-    found = {f"real/{name}": value for name, value in vars(real).items()}
+    real = [z[state] for state in _STATES]
     floors = [[*(z[f"floor{d}/{state}"] for state in _STATES[:3]), z["00"]] for d in range(draws)]
-    found["floor/excess"] = torch.stack([excess.excess(*logits) for logits in floors], 1)
-    found["floor/effect"] = torch.stack([excess.effect(logits[0], logits[3]) for logits in floors], 1)
-    found["floor/conjunction"] = excess.conjunction(*floors[0])[0]
-    found["floor/novel"] = excess.novel_top(*floors[0]).float()
+    found = {
+        "real/excess": excess.excess(*real),
+        "real/effect": excess.effect(real[0], real[3]),
+        "real/novel": excess.novel_top(*real).float(),
+        "floor/excess": torch.stack([excess.excess(*logits) for logits in floors], 1),
+        "floor/effect": torch.stack([excess.effect(logits[0], logits[3]) for logits in floors], 1),
+        "floor/novel": excess.novel_top(*floors[0]).float(),
+    }
+    conjunctions = {"real": real, "floor": floors[0]}
     if extras:
-        steps = [z[f"magnitude/{state}"] for state in _STATES]
-        found["magnitude/excess"] = excess.excess(*steps)
-        found["magnitude/effect"] = excess.effect(steps[0], steps[3])
-        steps = [z[f"floor/magnitude/{state}"] for state in _STATES]
-        found["floor/magnitude_excess"] = excess.excess(*steps)
-        found["floor/magnitude_effect"] = excess.effect(steps[0], steps[3])
-        turned = [z["11"], z["rotated/10"], z["rotated/01"], z["00"]]
-        found["rotated/excess"] = excess.excess(*turned)
-        found["rotated/conjunction"] = excess.conjunction(*turned)[0]
+        for group, before in (("magnitude/", "magnitude/"), ("floor/magnitude_", "floor/magnitude/")):
+            steps = [z[f"{before}{state}"] for state in _STATES]
+            found[f"{group}excess"] = excess.excess(*steps)
+            found[f"{group}effect"] = excess.effect(steps[0], steps[3])
+        conjunctions["rotated"] = [z["11"], z["rotated/10"], z["rotated/01"], z["00"]]
+        found["rotated/excess"] = excess.excess(*conjunctions["rotated"])
+    # Its steps are many and small: all at once they cost little more than those of one.
+    together = excess.conjunction(*(torch.cat(column) for column in zip(*conjunctions.values(), strict=True)))[0]
+    for group, values in zip(conjunctions, together.split(len(real[0])), strict=True):
+        found[f"{group}/conjunction"] = values
     return found
 
 
@@ -143,8 +148,9 @@ class _Variants:
                 known = self.sites[side].get(site, here[:0])
                 self.sites[side][site] = torch.cat([known, here])
 
-    def units(self, extras: bool) -> dict[str, Tensor]:
-        """Logits `[contexts, vocabulary]` of the variants in which the units themselves are set, by name."""
+    def logits(self, draws: int, extras: bool) -> dict[str, Tensor]:
+        """`[contexts, vocabulary]` of every variant, by name: the units themselves set, and random directions in their
+        place, which are then both off."""
         (a, b), zero = self.value, torch.zeros_like(self.value[0])
         states = {"11": (a, b), "10": (a, zero), "01": (zero, b), "00": (zero, zero)}
         if extras:
@@ -152,15 +158,15 @@ class _Variants:
             steps = [(high_a, high_b), (high_a, low_b), (low_a, high_b), (low_a, low_b)]
             states |= {f"magnitude/{state}": step for state, step in zip(_STATES, steps, strict=True)}
             states["rotated/10"], states["rotated/01"] = rotated_values(self.value, self.strength, self.angle)
-        self.written = self._written(0), self._written(1)
-        return self._pass(states, {})
+        pushes = self._floor(draws, extras)
+        return self._pass(states | dict.fromkeys(pushes, (zero, zero)), pushes)
 
-    def floor(self, draws: int, extras: bool) -> dict[str, Tensor]:
-        """The same with random directions in the units' place, which are both off. After `units`."""
-        zero = torch.zeros_like(self.value[0])
+    def _floor(self, draws: int, extras: bool) -> dict[str, tuple[Tensor, Tensor]]:
+        """What is added in the place of what A and B write, each `[contexts, d_model]`, by variant."""
+        written = self._written(0), self._written(1)
         pushes: dict[str, tuple[Tensor, Tensor]] = {}
         for draw in range(draws):
-            a, b = turned(self.frames[:, draw], *self.written)
+            a, b = turned(self.frames[:, draw], *written)
             pushes |= {f"floor{draw}/11": (a, b), f"floor{draw}/10": (a, 0 * b), f"floor{draw}/01": (0 * a, b)}
             if extras and draw == 0:
                 (low_a, high_a), (low_b, high_b) = (
@@ -169,7 +175,7 @@ class _Variants:
                 )
                 steps = [(high_a, high_b), (high_a, low_b), (low_a, high_b), (low_a, low_b)]
                 pushes |= {f"floor/magnitude/{state}": step for state, step in zip(_STATES, steps, strict=True)}
-        return self._pass(dict.fromkeys(pushes, (zero, zero)), pushes)
+        return pushes
 
     def _pass(
         self,

@@ -20,6 +20,16 @@ def test_additive_logits_have_no_excess_whatever_is_added_to_a_row() -> None:
     assert found.max() < 1e-12
 
 
+def test_effects_of_a_thousandth_in_float32_logits_are_no_rounding() -> None:
+    rng = torch.Generator().manual_seed(0)
+    rest = 3 * torch.randn(50, 2048, generator=rng, dtype=torch.float64)
+    a, b = (1e-3 * torch.randn(50, 2048, generator=rng, dtype=torch.float64) for _ in range(2))
+    exact = [rest + a + b, rest + a, rest + b, rest]
+    rounded = [z.float() for z in exact]
+    assert float(excess.excess(*rounded).max()) < excess.RESOLUTION / 100
+    assert excess.effect(rounded[0], rounded[3]).numpy() == pytest.approx(excess.effect(exact[0], exact[3]), rel=1e-3)
+
+
 def test_excess_and_effect_by_hand() -> None:
     # Both units on: outcome 0 with odds 3 to 1. Each alone and neither: even. The sum of the parts says even.
     both, even = torch.tensor([[math.log(3.0), 0.0]]), torch.zeros(1, 2)
@@ -55,7 +65,7 @@ def test_conjunction_of_a_mixture_is_zero_also_with_many_outcomes() -> None:
     mixture = torch.einsum("nk,knv->nv", weights, parts)
     found, fitted = excess.conjunction(mixture.log(), *(part.log() for part in parts))
     assert found.max() < 1e-4
-    torch.testing.assert_close(fitted, weights, atol=5e-3, rtol=0)
+    torch.testing.assert_close(fitted, weights.double(), atol=5e-3, rtol=0)
 
 
 def test_a_linearly_read_code_shows_in_conjunction_and_not_in_excess() -> None:
