@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from kernels.codes import Codes
-from kernels.sparse_dictionary import preactivations
 from saes.dictionary import EncoderDecoder, Weights
 from saes.sparsity import TargetL0
 from saes.training_dictionary import DictionaryConfig, Selected, StepResult, TrainingDictionary
@@ -50,6 +49,7 @@ class TrainingReLU(TrainingDictionary):
     """See `ReLUConfig`."""
 
     config: ReLUConfig
+    dense = True
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class TrainingReLU(TrainingDictionary):
         torch.nn.utils.clip_grad_norm_(self.parameters(), 1.0 / self.d_out)
 
     def select(self, x: Tensor, pre: Tensor) -> Selected:
-        z = preactivations(x, self.encoder(), self.b_enc).relu()
+        z = pre.relu()
         strengths = z.sum(0) if self.unit_norm_rows else z.sum(0) * self.W_dec.norm(dim=1)
         return Selected(
             decoded=z @ self.W_dec,

@@ -181,6 +181,8 @@ class TrainingDictionary(TrainingModule):
     """
 
     unit_norm_rows = True
+    # Whether `select` uses every pre-activation, with gradients, and not only those it selects.
+    dense = False
 
     def __init__(
         self,
@@ -203,7 +205,8 @@ class TrainingDictionary(TrainingModule):
 
     @abstractmethod
     def select(self, x: Tensor, pre: Tensor) -> Selected:
-        """Codes of the batch, decoded. `pre` `[tokens, n_latents]` are the pre-activations of `x`, without gradient."""
+        """Codes of the batch, decoded. `pre` `[tokens, n_latents]` are the pre-activations of `x`, with gradients if
+        `dense` and without otherwise."""
 
     @abstractmethod
     def inference_form(self, weights: Weights, held_out: Tensor | None) -> EncoderDecoder:
@@ -226,7 +229,7 @@ class TrainingDictionary(TrainingModule):
         the batch mean. (SAELens: sum over dimensions, mean over tokens, not normalised.)
         """
         centred = x if self.transcoder else x - self.b_dec
-        with torch.no_grad():
+        with torch.set_grad_enabled(self.dense and torch.is_grad_enabled()):
             pre = preactivations(centred, self.encoder(), self.b_enc)
         selected = self.select(centred, pre)
         output = self.output(selected.decoded, x)
