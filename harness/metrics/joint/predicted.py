@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from harness.decomposition import Site
 from harness.measurement import Direction, Measurement
-from harness.metrics.joint import null, readout, sampling
+from harness.metrics.joint import board, null, readout, sampling
 from harness.metrics.joint.firing import Firing
 from harness.metrics.joint.interaction import Contexts, interaction
-from harness.metrics.joint.work import Work
+from harness.metrics.joint.work import DOCUMENTS, Work
 
 _AT_ONCE = 24  # pairs whose A·B terms are fitted together: they hold pairs × contexts × outcomes
 
@@ -51,53 +51,90 @@ def interactions(work: Work) -> Iterator[Measurement]:
         yield work.by_documents(name, gain, n, "bit/meeting", "lower" if name == "interaction_gain" else "none")
 
 
+@dataclass(frozen=True)
+class _Target:
+    """Something that a readout predicts: y of dev and of eval, `[tokens]` or `[tokens, questions]`, which tokens it is
+    asked on, how many outcomes a question has; lacking: why it cannot be asked."""
+
+    name: str
+    outcomes: int
+    y: tuple[np.ndarray, np.ndarray]
+    asked: tuple[np.ndarray, np.ndarray]
+    unit: str = "bit/token"
+    lacking: str | None = None
+
+    @property
+    def figures(self) -> list[str]:
+        names = [f"additive_gain_{self.name}", f"products_gain_{self.name}"]
+        return [*names, "products_gain_next_shuffled"] if self.name == "next" else names
+
+
 def products(work: Work) -> Iterator[Measurement]:
-    few = work.few_documents()
     layout = sampling.Layout.of(work.dev)
     held_out = work.folds(3) == 0
-    common = sampling.outcomes_of(work.dev_text, work.options.outcomes)
-    targets = {
-        "next": (len(common) + 1, *(sampling.as_outcomes(text, common) for text in (work.dev_text, work.text))),
-        "domain": (_domains(work), work.dev_text.domain, work.text.domain),
-    }
-    for name, (outcomes, y_dev, y_test) in targets.items():
-        lacking = few or (None if outcomes > 1 else "the corpus has one domain")
-        names = [f"additive_gain_{name}", f"products_gain_{name}"]
-        names += ["products_gain_next_shuffled"] * (name == "next")
-        if lacking:
-            for figure in names:
-                yield work.figure(figure, np.nan, "bit/token", lacking)
+    for target in _targets(work, held_out):
+        if target.lacking:
+            for figure in target.figures:
+                yield work.figure(figure, np.nan, target.unit, target.lacking)
             continue
-        usable_dev = work.dev_text.next >= 0 if name == "next" else np.ones(len(y_dev), bool)
-        usable_test = work.text.next >= 0 if name == "next" else np.ones(len(y_test), bool)
         kinds = [(work.dev, work.test)]
-        if name == "next":
+        if target.name == "next":
             shuffle = lambda sites: {  # noqa: E731
                 site: null.curveball(firing, work.rng, within_documents=True) for site, firing in sites.items()
             }
             kinds.append((shuffle(work.dev), shuffle(work.test)))
         for kind, (dev, test) in enumerate(kinds):
-            at_dev, at_test = (torch.from_numpy(np.flatnonzero(part)) for part in (usable_dev, usable_test))
+            at_dev, at_test = (torch.from_numpy(np.flatnonzero(part)) for part in target.asked)
+            y_dev, y_test = (torch.from_numpy(part) for part in target.y)
             found = readout.gain(
                 layout.codes(dev).at(at_dev),
-                torch.from_numpy(y_dev)[at_dev],
+                y_dev[at_dev],
                 torch.from_numpy(held_out)[at_dev],
                 layout.codes(test).at(at_test),
-                torch.from_numpy(y_test)[at_test],
-                outcomes=outcomes,
+                y_test[at_test],
+                outcomes=target.outcomes,
                 rank=work.options.rank,
                 epochs=work.options.epochs,
                 generator=torch.Generator().manual_seed(int(work.rng.integers(2**31))),
             )
-            row = work.document_rows(work.text.document[usable_test])
+            row = work.document_rows(work.text.document[target.asked[1]])
             n = np.bincount(row, minlength=len(work.evaluation.documents))
-            gained = {f"products_gain_{name}": found.gain, f"additive_gain_{name}": found.nothing - found.additive}
+            additive, gain, *shuffled = target.figures
+            gained = {gain: found.gain, additive: found.nothing - found.additive}
             if kind:
-                gained = {"products_gain_next_shuffled": found.gain}
+                gained = {shuffled[0]: found.gain}
             for figure, bits in gained.items():
-                direction: Direction = "lower" if figure == f"products_gain_{name}" else "none"
+                direction: Direction = "lower" if figure == gain else "none"
                 sums = np.bincount(row, bits, minlength=len(n))
-                yield work.by_documents(figure, sums, n.astype(float), "bit/token", direction)
+                yield work.by_documents(figure, sums, n.astype(float), target.unit, direction)
+
+
+def _targets(work: Work, held_out: np.ndarray) -> Iterator[_Target]:
+    few = work.few_documents()
+    dev, test = work.dev_text, work.text
+    common = sampling.outcomes_of(dev, work.options.outcomes)
+    following = sampling.as_outcomes(dev, common), sampling.as_outcomes(test, common)
+    yield _Target("next", len(common) + 1, following, (dev.next >= 0, test.next >= 0), lacking=few)
+    domains = _domains(work)
+    everywhere = np.ones(len(dev.ids), bool), np.ones(len(test.ids), bool)
+    one = "the corpus has one domain" if domains == 1 else None
+    yield _Target("domain", domains, (dev.domain, test.domain), everywhere, lacking=few or one)
+    yield _board(work, held_out)
+
+
+def _board(work: Work, held_out: np.ndarray) -> _Target:
+    dev, test, document = work.dev_text, work.text, work.evaluation.document
+    games = [len(np.unique(text.document[text.ply >= 0])) for text in (dev, test)]
+    asked = dev.ply >= 0, test.ply >= 0
+    lacking = None
+    if document is None or not any(games):
+        lacking = "the corpus has no games"
+    elif games[0] < DOCUMENTS or games[1] < 2 or len(np.unique(held_out[asked[0]])) < 2:
+        lacking = f"underpowered: {games[0]} games of dev and {games[1]} of eval; at least {DOCUMENTS} and 2 are needed"
+    if document is None or lacking:
+        return _Target("board", board.HOLDERS, (dev.ply, test.ply), asked, "bit/square", lacking)
+    held = board.holders(dev, document), board.holders(test, document)
+    return _Target("board", board.HOLDERS, held, asked, "bit/square")
 
 
 def _offsets(work: Work, y: np.ndarray, fold: np.ndarray, outcomes: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,8 +1,8 @@
 """How much a system says in combinations: what a readout with products of units knows beyond one without, held out.
 
-Both readouts give log-odds of outcomes (the next token, the domain) from codes. The additive one has, for every unit, a
-vector for firing and one times its value. The factorisation machine (Rendle, 2010) adds, of all pairs at once and
-without listing them,
+Both readouts give log-odds of outcomes (the next token, the domain, who holds a square) from codes. The additive one
+has, for every unit, a vector for firing and one times its value. The factorisation machine (Rendle, 2010) adds, of all
+pairs at once and without listing them,
 
     Σ_{i<j} aᵢ aⱼ (uᵢ ⊙ uⱼ) Q = ½ [(Σᵢ aᵢ uᵢ)² − Σᵢ (aᵢ uᵢ)²] Q,    uᵢ `[rank]`, Q `[rank, outcomes]`
 
@@ -92,7 +92,8 @@ def _summed(codes: Codes, table: Tensor, weights: Tensor) -> Tensor:
 
 def fit(model: nn.Module, codes: Codes, y: Tensor, held_out: Tensor, epochs: int, generator: torch.Generator) -> None:
     """Trains `model` on the tokens that are not `held_out` `[tokens]` (boolean) and leaves it as it was when it
-    predicted those best, the state it came in with included. y `[tokens]` int64."""
+    predicted those best, the state it came in with included. y int64, `[tokens]` or `[tokens, questions]`: several
+    things asked of every token, each with as many outcomes, whose log-odds stand one after the other."""
     train, test = (~held_out).nonzero()[:, 0], held_out.nonzero()[:, 0]
     check, check_y = codes.at(test), y[test]
     # Adam's first steps are as large for a rare unit as for a common one; decay takes back what nothing confirms.
@@ -103,7 +104,7 @@ def fit(model: nn.Module, codes: Codes, y: Tensor, held_out: Tensor, epochs: int
     best, state, since = _mean_bits(model, check, check_y), copy.deepcopy(model.state_dict()), 0
     for _ in range(epochs):
         for tokens in train[torch.randperm(len(train), generator=generator)].split(_BATCH):
-            loss = F.cross_entropy(model(codes.at(tokens)), y[tokens])
+            loss = _nats(model(codes.at(tokens)), y[tokens]).mean()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -118,10 +119,17 @@ def fit(model: nn.Module, codes: Codes, y: Tensor, held_out: Tensor, epochs: int
 
 @torch.no_grad()
 def bits(model: nn.Module, codes: Codes, y: Tensor) -> np.ndarray:
-    """Cross entropy of every token, bits. `[tokens]` float64"""
+    """Cross entropy of every token, bits, the mean over its questions. `[tokens]` float64"""
     parts = torch.arange(codes.n_tokens).split(8 * _BATCH)
-    found = [F.cross_entropy(model(codes.at(part)), y[part], reduction="none") for part in parts]
+    found = [_nats(model(codes.at(part)), y[part]) for part in parts]
     return torch.cat([*found, torch.zeros(0)]).double().numpy() / np.log(2)
+
+
+def _nats(z: Tensor, y: Tensor) -> Tensor:
+    """Cross entropy of log-odds z `[tokens, questions · outcomes]`, the mean over questions. `[tokens]`"""
+    if y.ndim == 1:
+        return F.cross_entropy(z, y, reduction="none")
+    return F.cross_entropy(z.unflatten(1, (y.shape[1], -1)).transpose(1, 2), y, reduction="none").mean(1)
 
 
 def _mean_bits(model: nn.Module, codes: Codes, y: Tensor) -> float:
@@ -147,7 +155,7 @@ def gain(
 ) -> Gain:  # fmt: skip
     """Fits both readouts on `dev` (stopping on its `held_out` tokens, whole documents) and reads `test` with them.
 
-    Raises ValueError where no token is held out, or all are.
+    dev_y, test_y as in `fit`; outcomes: of one question. Raises ValueError where no token is held out, or all are.
     """
     if bool(held_out.all()) or not bool(held_out.any()):
         raise ValueError(f"{int(held_out.sum())} of {len(held_out)} dev tokens are held out; some must be, and not all")
@@ -155,9 +163,7 @@ def gain(
     machine = Machine(additive, rank, generator)
     fit(machine, dev, dev_y, held_out, epochs, generator)
     fit(additive, dev, dev_y, held_out, epochs, generator)  # as long as the machine, or its units would gain by time
-    alone = Additive(0, (), outcomes)
-    alone.bias.data = _frequencies(dev_y[~held_out], outcomes)
-    nothing = F.cross_entropy(alone.bias.detach().expand(len(test_y), -1), test_y, reduction="none")
+    nothing = _nats(_frequencies(dev_y[~held_out], outcomes).expand(len(test_y), -1), test_y)
     return Gain(nothing.double().numpy() / np.log(2), bits(additive, test, test_y), bits(machine, test, test_y))
 
 
@@ -165,11 +171,14 @@ def additive_readout(
     codes: Codes, y: Tensor, held_out: Tensor, *, outcomes: int, epochs: int, generator: torch.Generator
 ) -> Additive:
     """Fitted, starting from the outcomes' frequencies."""
-    additive = Additive(codes.n_units, codes.classes, outcomes)
-    additive.bias.data = _frequencies(y[~held_out], outcomes)
+    frequencies = _frequencies(y[~held_out], outcomes)
+    additive = Additive(codes.n_units, codes.classes, len(frequencies))
+    additive.bias.data = frequencies
     fit(additive, codes, y, held_out, epochs, generator)
     return additive
 
 
 def _frequencies(y: Tensor, outcomes: int) -> Tensor:
-    return (torch.bincount(y, minlength=outcomes) + 0.5).log().log_softmax(0)
+    """Log-odds `[questions · outcomes]` that say how frequent outcomes are."""
+    questions = y.reshape(len(y), -1).unbind(1)
+    return torch.cat([(torch.bincount(column, minlength=outcomes) + 0.5).log().log_softmax(0) for column in questions])

@@ -24,12 +24,13 @@ _SEEN = 5  # firings on dev that a unit needs for a readout to learn of it
 @dataclass(frozen=True)
 class Text:
     """Tokens in stored order, `[tokens]` int64 each: what they are, of which document, of which domain; next: the token
-    after, −1 at the end of a sequence."""
+    after, −1 at the end of a sequence; ply: the half-move that is being written, −1 outside of games."""
 
     ids: np.ndarray
     next: np.ndarray
     document: np.ndarray
     domain: np.ndarray
+    ply: np.ndarray
 
     @staticmethod
     def of(batches: Iterable[Batch]) -> Text:
@@ -37,7 +38,7 @@ class Text:
         for batch in batches:
             ids = batch.input_ids.cpu()
             after = torch.cat([ids[:, 1:], torch.full_like(ids[:, :1], -1)], 1)
-            columns = ids, after, batch.document.cpu(), batch.domain.cpu()
+            columns = ids, after, batch.document.cpu(), batch.domain.cpu(), batch.ply.cpu()
             parts.append([column.reshape(-1).long().numpy() for column in columns])
         return Text(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 

@@ -43,9 +43,9 @@ def supporting(
     What they predict together, held out:
     - interaction_gain: of the next token, bits per meeting, of an A·B term; interaction_gain_shuffled: the same with
       B's values permuted over the pair's contexts;
-    - products_gain_next, products_gain_domain: bits a token, of a readout with products of units (all sites) over one
-      without; additive_gain_...: of that over frequencies alone; products_gain_next_shuffled: with units and values
-      permuted within documents.
+    - products_gain_next, products_gain_domain (bits a token), products_gain_board (bits a square, on tokens of games:
+      who holds it): of a readout with products of units (all sites) over one without; additive_gain_...: of that over
+      frequencies alone; products_gain_next_shuffled: with units and values permuted within documents.
 
     together.json in the artifacts has the strongest pairs and the communities. A figure that cannot be had is nan and
     says what it would need.

@@ -75,6 +75,24 @@ def test_tokens_are_taken_in_the_order_asked_for() -> None:
     assert torch.equal(some.known[0], again.known[0])
 
 
+def test_several_questions_a_token_are_read_side_by_side_and_averaged() -> None:
+    values, first = world(3000, 1, together=3.0)
+    _, second = world(3000, 4)  # nothing that these codes know of
+    codes, held_out = as_codes(values), torch.arange(3000) % 3 == 0
+
+    def of(y: torch.Tensor) -> readout.Gain:
+        generator = torch.Generator().manual_seed(0)
+        return readout.gain(
+            codes, y, held_out, codes, y, outcomes=OUTCOMES, rank=4, epochs=25, generator=generator
+        )  # fmt: skip
+
+    both, known, unknown = of(torch.stack([first, second], 1)), of(first), of(second)
+    np.testing.assert_allclose(both.nothing, (known.nothing + unknown.nothing) / 2, rtol=1e-5)
+    assert both.additive.mean() == pytest.approx((known.additive.mean() + unknown.additive.mean()) / 2, abs=0.02)
+    assert known.gain.mean() > 0.02
+    assert both.gain.mean() == pytest.approx(known.gain.mean() / 2, rel=0.5)
+
+
 def test_products_gain_nothing_where_units_add_up_and_what_was_planted_where_they_do_not() -> None:
     nothing = gained()
     assert nothing.additive.mean() < nothing.nothing.mean() - 0.1

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from harness.corpus import Document
 from harness.corpus.stored import Batch
 from harness.decomposition import Encoded, Site, System
 from harness.evaluation import Cost, Evaluation
@@ -181,6 +182,25 @@ def test_a_single_domain_has_no_gain_for_domains(tmp_path: Path) -> None:
     found = measured(of, OPTIONS.model_copy(update={"epochs": 1, "pairs": 2}))
     assert found["products_gain_domain"].reason == "the corpus has one domain"
     assert math.isfinite(found["products_gain_next"].value)
+
+
+def test_games_are_asked_for_their_board(tmp_path: Path) -> None:
+    of = evaluation(tmp_path, sequences=20)
+    game = Document("game", "chess", "1. e4 d5 2. exd5 Qxd5", "game", (3, 6, 12, 17))
+    of.document = lambda _row: game
+    options = OPTIONS.model_copy(update={"epochs": 1, "pairs": 2})
+    assert measured(of, options)["products_gain_board"].reason == "the corpus has no games"
+    for split in (of.split, of.dev):
+        split.all.ply[:] = torch.arange(LENGTH) % 4  # pyright: ignore[reportAttributeAccessIssue]
+    found = measured(of, options)
+    # The codes know nothing of the board here, and its frequencies are all there is to say.
+    assert abs(found["additive_gain_board"].value) < 0.02
+    assert abs(found["products_gain_board"].value) < 0.02
+    assert found["additive_gain_board"].unit == "bit/square"
+    for split in (of.split, of.dev):
+        split.all.document[:] = torch.arange(20)[:, None] // 10  # pyright: ignore[reportAttributeAccessIssue]
+    reason = "underpowered: 2 games of dev and 2 of eval; at least 6 and 2 are needed"
+    assert measured(of, options)["products_gain_board"].reason == reason
 
 
 def test_pools_are_read_within_and_equal_seeds_give_equal_figures(
