@@ -43,6 +43,7 @@ def connect(uri: str, store: Path, name: str) -> tuple[MlflowClient, str]:
     for variable, value in _ENVIRONMENT.items():
         os.environ.setdefault(variable, value)
     from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
 
     for noisy in ("alembic", "mlflow.store", "mlflow.system_metrics"):  # mlflow sets levels when it is imported
         logging.getLogger(noisy).setLevel(logging.ERROR)
@@ -60,7 +61,7 @@ def connect(uri: str, store: Path, name: str) -> tuple[MlflowClient, str]:
         if found is None:
             try:
                 experiment_id = client.create_experiment(name, artifact_location=place)
-            except Exception:
+            except MlflowException:
                 found = client.get_experiment_by_name(name)  # on a server, another client may have been first
                 if found is None:
                     raise

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 
 import models
-from harness.corpus import PackedSplit
+from harness.corpus.packing import COLUMNS, Packed, save_split
+from harness.corpus.stored import PackedSplit
 from harness.decomposition import Encoded, Site, System
 from harness.evaluation import Cost, Evaluation
 from harness.metrics.joint import Options, primary
@@ -79,8 +80,8 @@ def _evaluation(system: System, size: EditSize, folder: Path) -> Evaluation:
 
     return Evaluation(
         system=system,
-        split=_made_up(size, seed=0),
-        dev=_made_up(size, seed=1),
+        split=_made_up(size, 0, folder / "eval"),
+        dev=_made_up(size, 1, folder / "dev"),
         sequences=size.sequences,
         codes_sequences=size.sequences,
         batch_sequences=16,
@@ -91,23 +92,19 @@ def _evaluation(system: System, size: EditSize, folder: Path) -> Evaluation:
     )
 
 
-def _made_up(size: EditSize, seed: int) -> PackedSplit:
-    """Tokens by Zipf's law, a document a sequence."""
+def _made_up(size: EditSize, seed: int, folder: Path) -> PackedSplit:
+    """Tokens by Zipf's law, a document a sequence, written to `folder` as a corpus is."""
     import datasets
-    import pyarrow as pa
 
     weights = 1 / np.arange(1, size.vocab_size + 1)
     shape = (size.sequences, size.length)
-    ids = np.random.default_rng(seed).choice(size.vocab_size, shape, p=weights / weights.sum())
     columns = {
-        "input_ids": ids,
+        "input_ids": np.random.default_rng(seed).choice(size.vocab_size, shape, p=weights / weights.sum()),
         "document": np.broadcast_to(np.arange(size.sequences)[:, None], shape),
         "domain": np.zeros(shape),
         "n_bytes": np.ones(shape),
         "ply": np.full(shape, -1),
     }
-    arrays = {
-        name: pa.FixedSizeListArray.from_arrays(pa.array(column.astype(np.int32).reshape(-1)), size.length)
-        for name, column in columns.items()
-    }
-    return PackedSplit(datasets.Dataset(pa.table(arrays)), size.length)
+    typed = {name: columns[name].astype(kind) for name, kind in COLUMNS.items()}
+    save_split(Packed(typed, [size.length] * size.sequences, 0), folder, f"made up {seed}")
+    return PackedSplit(datasets.Dataset.load_from_disk(str(folder)), size.length)

@@ -15,6 +15,7 @@ from saes.feature_choice import budgets
 from saes.quality import at_inference
 from saes.sparsity import TargetL0
 from saes.trainer import Assignment, TrainSettings, train
+from saes.training_dictionary import DictionaryConfig
 
 OPTIONS = {"n_latents": 32, "k": 2, "lr": 1e-2, "dead_after_tokens": 2_000}
 KINDS = {
@@ -227,7 +228,7 @@ def test_impossible_options_are_refused(name, options, message):
 def test_every_name_of_the_registry_is_a_config():
     for name in saes.DICTIONARIES:
         if not name.startswith("saelens:"):
-            saes.config_class(name)()
+            assert isinstance(saes.config_class(name)(), DictionaryConfig)
 
 
 def test_an_unknown_name_is_answered_with_the_nearest():

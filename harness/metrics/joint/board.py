@@ -18,8 +18,8 @@ SQUARES, HOLDERS = 64, 3
 def holders(text: Text, document: Callable[[int], Document]) -> np.ndarray:
     """`[tokens, 64]` int64, squares a1, b1, … h8: 0 empty, 1 the side that is to move, 2 the other; 0 outside of games.
 
-    By side to move and not by colour: that is how models of games have been found to keep it (Nanda et al. 2023,
-    arXiv 2309.00941). document: by its number.
+    By side to move and not by colour: that is how a model of Othello was found to keep it (Nanda et al. 2023, arXiv
+    2309.00941). document: by its number.
     """
     from harness.corpus.chess import boards
 
