@@ -28,9 +28,12 @@ _FAST = {"reassoc", "contract", "nsz", "arcp"}
 
 ZERO = np.float32(0)
 HUGE_PAGE = 2**21  # bytes
+MADV_COLLAPSE = 25  # of Linux 6.1; Python's mmap does not name it
+MOST_COLLAPSED = 4096
 CACHE_LINE = 16  # float32 in a cache line
 
 _advise = ctypes.CDLL(None).madvise if hasattr(mmap, "MADV_HUGEPAGE") else None
+_collapsed: set[tuple[int, int]] = set()  # address and bytes of the tables that were put on huge pages
 _pools: dict[int, ThreadPoolExecutor] = {}
 os.register_at_fork(after_in_child=_pools.clear)  # a forked child has none of the threads
 
@@ -72,11 +75,31 @@ def large_empty(*shape: int) -> Tensor:
     A fresh table of 16 MB is 4,096 page faults, which cost more than the kernel that fills it.
     """
     tensor = torch.empty(shape, dtype=torch.float32)
-    begin, end = tensor.data_ptr(), tensor.data_ptr() + 4 * tensor.numel()
+    if _advise is not None:
+        _ask_for_huge_pages(tensor, mmap.MADV_HUGEPAGE)
+    return tensor
+
+
+def table(tensor: Tensor) -> np.ndarray:
+    """`array` of a table whose rows are read in no order, put on huge pages where the system grants them.
+
+    On small pages every row of a large table costs a walk of the page tables beside the row itself.
+    """
+    place = tensor.data_ptr(), tensor.nbytes
+    if _advise is not None and place not in _collapsed:
+        if len(_collapsed) >= MOST_COLLAPSED:  # tables come and go; what is forgotten is only asked for again
+            _collapsed.clear()
+        _collapsed.add(place)
+        _ask_for_huge_pages(tensor, MADV_COLLAPSE)
+    return array(tensor)
+
+
+def _ask_for_huge_pages(tensor: Tensor, advice: int) -> None:
+    """What it answers does not matter: memory on small pages is as right, only slower."""
+    begin, end = tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes
     begin, end = -(-begin // HUGE_PAGE) * HUGE_PAGE, end // HUGE_PAGE * HUGE_PAGE
     if _advise is not None and end > begin:
-        _advise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), mmap.MADV_HUGEPAGE)  # may fail: only a hint
-    return tensor
+        _advise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), advice)
 
 
 def check_range(indices: Tensor, rows: int) -> None:

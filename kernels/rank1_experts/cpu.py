@@ -15,7 +15,7 @@ from torch import Tensor
 
 from kernels import segments
 from kernels.rows import add_rows, dots, fetch_rows
-from kernels.threads import ZERO, array, check_range, jit, large_empty, parallel
+from kernels.threads import ZERO, array, check_range, jit, large_empty, parallel, table
 
 ONE, HALF, ROOT_HALF = np.float32(1), np.float32(0.5), np.float32(math.sqrt(0.5))
 NORMAL = np.float32(1 / math.sqrt(2 * math.pi))  # the standard normal density at 0
@@ -26,8 +26,8 @@ def forward(x: Tensor, u: Tensor, v: Tensor, indices: Tensor, gates: Tensor, act
     """(y `[tokens, d]`, h `[tokens, slots]`: the pre-activations uᵀx, kept for backward)."""
     check_range(indices, len(u))
     y, h = torch.empty_like(x, memory_format=torch.contiguous_format), torch.empty_like(gates).contiguous()
-    parallel(_project, len(x), array(x), array(u), array(indices), array(h))
-    parallel(_combine, len(x), array(v), array(indices), array(gates), array(h), KINDS[activation], array(y))
+    parallel(_project, len(x), array(x), table(u), array(indices), array(h))
+    parallel(_combine, len(x), table(v), array(indices), array(gates), array(h), KINDS[activation], array(y))
     return y, h
 
 
@@ -36,7 +36,7 @@ def coefficients(x: Tensor, u: Tensor, indices: Tensor, gates: Tensor, activatio
     check_range(indices, len(u))
     h = torch.empty_like(gates).contiguous()
     coefficient = torch.empty_like(h)
-    parallel(_project, len(x), array(x), array(u), array(indices), array(h))
+    parallel(_project, len(x), array(x), table(u), array(indices), array(h))
     parallel(_activate, len(x), array(gates), array(h), KINDS[activation], array(coefficient))
     return coefficient, h
 
@@ -56,7 +56,7 @@ def backward(
     dx = torch.empty_like(dy, memory_format=torch.contiguous_format)
     dgates, dh, c = (torch.empty_like(h) for _ in range(3))  # dh weighs x in du, c weighs dy in dv
     parallel(
-        _backward_tokens, len(dy), array(dy), array(u), array(v), array(indices), array(gates), array(h),
+        _backward_tokens, len(dy), array(dy), table(u), table(v), array(indices), array(gates), array(h),
         KINDS[activation], array(dx), array(dgates), array(dh), array(c),
     )  # fmt: skip
     groups = segments.group(array(indices), indices.shape[1], array(dh), array(c), len(u))
@@ -74,7 +74,7 @@ def backward_coefficients(
     dx = torch.empty_like(x, memory_format=torch.contiguous_format)
     dgates, dh = torch.empty_like(h), torch.empty_like(h)
     parallel(
-        _backward_coefficients, len(dc), array(dc), array(u), array(indices), array(gates), array(h),
+        _backward_coefficients, len(dc), array(dc), table(u), array(indices), array(gates), array(h),
         KINDS[activation], array(dx), array(dgates), array(dh),
     )  # fmt: skip
     groups = segments.group(array(indices), indices.shape[1], array(dh), array(dh), len(u))
