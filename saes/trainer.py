@@ -129,8 +129,8 @@ def train(
     `work` keeps one checkpoint for all; a call that finds one goes on from there, and from a finished one returns at
     once. Every `log_every` batches, and at the last, a row per dictionary is appended to `work/<name>/curve.jsonl` and
     given to `on_step`, which may raise to stop training: a checkpoint is written then. After a resume the rows after
-    the checkpoint are cut off and come again. Weights are drawn per name: which dictionaries are trained beside each
-    other changes none of them.
+    the checkpoint are cut off and come again. Weights are drawn per site: those of one width at one site start equal,
+    which makes their comparison a paired one, and which others are trained beside a dictionary does not change it.
 
     `held_out` gives activations of tokens that are in neither the stream nor an evaluation (16,000 or more), at most
     once a call: thresholds are set on them, and quality is measured on them at half and at full budget. Without it only
@@ -212,7 +212,7 @@ class _Run:
                     raise ValueError(f"site {assignment.site} has an input and an output: {name} must be a transcoder")
             else:
                 x, target = (Standardisation(*saved["dictionaries"][name][key]) for key in ("x", "target"))
-            self.learners[name] = _learner(name, assignment, settings.seed, x, target)
+            self.learners[name] = _learner(assignment, settings.seed, x, target)
             if self.learners[name].module.calibrates and held_out is None:
                 raise ValueError(f"{name} needs held-out activations to set its thresholds on")
             (work / name).mkdir(exist_ok=True)
@@ -378,8 +378,8 @@ def _standardisations(first: Activations, site: Hashable) -> tuple[Standardisati
     return standardised, standardised if target is x else Standardisation.of(target)
 
 
-def _learner(name: str, assignment: Assignment, seed: int, x: Standardisation, target: Standardisation) -> Learner:
-    digest = hashlib.sha256(f"{seed} {name}".encode()).digest()
+def _learner(assignment: Assignment, seed: int, x: Standardisation, target: Standardisation) -> Learner:
+    digest = hashlib.sha256(f"{seed} {assignment.site}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))
     config = assignment.config
     module = config.build(x.mean.shape[0], target.mean.shape[0], generator).to(x.mean.device)

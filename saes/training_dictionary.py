@@ -181,8 +181,6 @@ class TrainingDictionary(TrainingModule):
     """
 
     unit_norm_rows = True
-    # Whether `select` uses every pre-activation, with gradients, and not only those it selects.
-    dense = False
 
     def __init__(
         self,
@@ -202,6 +200,11 @@ class TrainingDictionary(TrainingModule):
         self.W_dec = nn.Parameter(rows)
         self.b_dec = nn.Parameter(torch.zeros(d_out))
         self.W_skip = nn.Parameter(torch.zeros(d_out, d_in)) if skip else None
+
+    @property
+    def dense(self) -> bool:
+        """Whether `select` now uses every pre-activation, with gradients, and not only those it selects."""
+        return False
 
     @abstractmethod
     def select(self, x: Tensor, pre: Tensor) -> Selected:

@@ -1,4 +1,4 @@
-"""Selection of the largest: per row, over a whole batch, or per column, without sorting everything.
+"""Selection without sorting everything: the largest per row, over a whole batch or per column; and what is positive.
 
 Ties go to the lower index, so that a selection is one definite set. NaN counts as larger than everything. Gradients
 flow to the selected entries.
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from kernels import dispatch
 
-__all__ = ["batch_topk", "column_topk", "topk"]
+__all__ = ["batch_topk", "column_topk", "positive", "topk"]
 
 
 def topk(a: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -44,6 +44,15 @@ def column_topk(a: Tensor, m: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     if m.numel() and not 0 <= int(m.min()) <= int(m.max()) <= a.shape[0]:
         raise ValueError(f"m spans {int(m.min())}..{int(m.max())}, allowed is 0..{a.shape[0]}, the rows of the batch")
     return _column_topk(a, m, int(m.sum()), dispatch.choose("column_topk", a.device.type, a.dtype))
+
+
+def positive(a: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What relu lets through of `a` `[rows, n]`, as compressed rows like `batch_topk`: all that is above 0, and NaN.
+
+    Not for `torch.compile` or the flop counter: how much there is depends on the values. No gradient.
+    """
+    implementation = dispatch.choose("positive", a.device.type, a.dtype, has=("cpu",))
+    return dispatch.load(__name__, implementation).positive(a.detach())
 
 
 @torch.library.custom_op("harness::topk", mutates_args=())

@@ -54,7 +54,7 @@ def column_topk(a: Tensor, m: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     per_column = array(m)
     maxima = _maxima(bits)
     bounds = np.empty(bits.shape[1], np.int32)
-    parallel(_column_bounds, bits.shape[1], maxima.T.copy(), per_column, bounds)
+    parallel(_column_bounds, bits.shape[1], bits, maxima.T.copy(), per_column, bounds)
     offsets, keys, columns = _candidates(bits, maxima, bounds)
     taken = np.zeros(len(keys), np.bool_)
     ends = np.concatenate([np.zeros(1, np.int64), np.bincount(columns, minlength=bits.shape[1]).cumsum()])
@@ -62,6 +62,16 @@ def column_topk(a: Tensor, m: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     _by_column(keys, columns, ends.copy(), packs)
     parallel(_take_columns, bits.shape[1], packs, ends, per_column, taken)
     return _compress(offsets, keys, columns, taken)
+
+
+def positive(a: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    values = array(a)
+    offsets = np.zeros(len(values) + 1, np.int64)
+    parallel(_count_positive, len(values), values, offsets[1:])
+    np.cumsum(offsets, out=offsets)
+    columns, kept = np.empty(offsets[-1], np.int64), np.empty(offsets[-1], np.float32)
+    parallel(_collect_positive, len(values), values, offsets, columns, kept)
+    return torch.from_numpy(offsets), torch.from_numpy(columns), torch.from_numpy(kept)
 
 
 def _maxima(bits: np.ndarray) -> np.ndarray:
@@ -239,15 +249,19 @@ def _column_maxima(bits, maxima, start, stop):
 
 
 @jit
-def _column_bounds(maxima, per_column, bounds, start, stop):
+def _column_bounds(bits, maxima, per_column, bounds, start, stop):
     blocks = maxima.shape[1]
-    packs = np.empty(blocks, np.int64)
+    packs, keys = np.empty(blocks, np.int64), np.empty(len(bits), np.int32)
     for column in range(start, stop):
         k = per_column[column]
         if k == 0:
             bounds[column] = HIGH
         elif 2 * k > blocks:
-            bounds[column] = LOW
+            # Too few blocks to tell: the column itself is read.
+            for row in range(len(bits)):
+                keys[row] = key_of(bits[row, column])
+            bound = bound_of(keys, k)
+            bounds[column] = bound if bound > 0 else LOW
         else:
             for block in range(blocks):
                 packs[block] = (np.int64(key_of(maxima[column, block])) << 32) | block
@@ -284,6 +298,25 @@ def _collect(bits, maxima, bounds, offsets, keys, at, start, stop):
                         place = cursor[row - first]
                         keys[place], at[place] = key_of(bits[row, i]), i
                         cursor[row - first] = place + 1
+
+
+@jit
+def _count_positive(a, counts, start, stop):
+    for row in range(start, stop):
+        count = np.int32(0)
+        for i in range(a.shape[1]):
+            count = np.int32(count + np.int32(not a[row, i] <= 0))
+        counts[row] = count
+
+
+@jit
+def _collect_positive(a, offsets, columns, values, start, stop):
+    for row in range(start, stop):
+        place = offsets[row]
+        for i in range(a.shape[1]):
+            if not a[row, i] <= 0:
+                columns[place], values[place] = i, a[row, i]
+                place += 1
 
 
 @jit

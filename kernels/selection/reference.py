@@ -22,6 +22,10 @@ def column_topk(a: Tensor, m: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return _as_rows(rank < m, a)
 
 
+def positive(a: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return _as_rows(~(a <= 0), a)
+
+
 def _as_rows(chosen: Tensor, a: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     rows, columns = chosen.nonzero(as_tuple=True)
     lengths = chosen.sum(1)

@@ -23,6 +23,7 @@ __all__ = [
     "decode_slots",
     "encode_batch_topk",
     "encode_column_topk",
+    "encode_positive",
     "encode_topk",
     "preactivations",
 ]
@@ -85,6 +86,16 @@ def encode_column_topk(
     with torch.no_grad():
         a = preactivations(x, w_enc, b_enc) if pre is None else pre.detach()
         indptr, units, values = selection.column_topk(a, m)
+    return indptr, units, _with_gradient(x, w_enc, b_enc, indptr, units, values)
+
+
+def encode_positive(
+    x: Tensor, w_enc: Tensor, b_enc: Tensor, pre: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What relu lets through: (indptr `[tokens + 1]`, units, values). `pre` as in `encode_topk`."""
+    with torch.no_grad():
+        a = preactivations(x, w_enc, b_enc) if pre is None else pre.detach()
+        indptr, units, values = selection.positive(a)
     return indptr, units, _with_gradient(x, w_enc, b_enc, indptr, units, values)
 
 

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels.selection import batch_topk, column_topk, reference, topk
+from kernels.selection import batch_topk, column_topk, positive, reference, topk
 
 
 def matrix(rows, columns, kind, seed):
@@ -52,6 +52,22 @@ def test_column_topk_equals_the_reference(a, seed, most):
     assert_equal(column_topk(a, m), reference.column_topk(a, m))
 
 
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(a=matrices)
+def test_positive_equals_the_reference(a):
+    assert_equal(positive(a), reference.positive(a))
+
+
+def test_positive_is_what_relu_lets_through_and_nan_of_either_sign():
+    a = torch.tensor(
+        [[0.0, -0.0, 1e-45, torch.inf], [-torch.inf, torch.nan, -1.0, -torch.nan], [-1.0, -1.0, -1.0, 0.0]]
+    )
+    indptr, columns, values = positive(a)
+    assert indptr.tolist() == [0, 2, 4, 4]
+    assert columns.tolist() == [2, 3, 1, 3]
+    assert torch.equal(values.isnan(), torch.tensor([False, False, True, True]))
+
+
 def test_batch_topk_asks_again_when_its_sample_misleads():
     # The sample is every 40th entry of 4e6: put nothing large there, and everything large elsewhere.
     a = torch.full((2000, 2000), -1.0)
@@ -75,6 +91,7 @@ def test_empty_batch_gives_empty_selections():
     assert topk(a, 3)[0].shape == (0, 3)
     assert batch_topk(a, 0)[0].tolist() == [0]
     assert column_topk(a, torch.zeros(5, dtype=torch.long))[0].tolist() == [0]
+    assert positive(a)[0].tolist() == [0]
 
 
 @pytest.mark.parametrize(

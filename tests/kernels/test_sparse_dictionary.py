@@ -33,6 +33,8 @@ def autoencoder(kind, k):
             return sd.decode_slots(units, values.relu(), w_dec)
         if kind == "batch":
             indptr, units, values = sd.encode_batch_topk(x, w_enc, b_enc, k * len(x), pre=pre)
+        elif kind == "positive":
+            indptr, units, values = sd.encode_positive(x, w_enc, b_enc, pre=pre)
         else:
             m = torch.arange(len(b_enc)) % (len(x) + 1)
             indptr, units, values = sd.encode_column_topk(x, w_enc, b_enc, m, pre=pre)
@@ -49,6 +51,8 @@ def dense(kind, k):
         if kind in ("topk", "among"):
             ranked = pre.detach().masked_fill(~mask(len(b_enc)), -torch.inf) if kind == "among" else pre.detach()
             keep = torch.zeros_like(pre).scatter(1, selection_reference.topk(ranked, k)[1], 1.0)
+        elif kind == "positive":
+            keep = torch.ones_like(pre)
         else:
             m = torch.arange(len(b_enc)) % (len(x) + 1)
             indptr, units, _ = (
@@ -66,7 +70,8 @@ def dense(kind, k):
 @settings(max_examples=30, deadline=None, derandomize=True)
 @given(
     tokens=st.sampled_from([0, 1, 9, 40]), d=st.sampled_from([1, 6, 17]), n=st.sampled_from([8, 50]),
-    k=st.sampled_from([1, 3, 5]), kind=st.sampled_from(["topk", "among", "batch", "column"]), seed=st.integers(0, 99),
+    k=st.sampled_from([1, 3, 5]), kind=st.sampled_from(["topk", "among", "batch", "column", "positive"]),
+    seed=st.integers(0, 99),
 )  # fmt: skip
 def test_equals_the_dense_float64_dictionary_in_every_gradient(
     outputs_and_gradients, assert_same, tokens, d, n, k, kind, seed

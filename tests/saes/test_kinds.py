@@ -119,6 +119,25 @@ def batch(seed=1, n=40, d=8):
     return torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
+@pytest.mark.parametrize("options", [{}, {"tied": True}, {"decoder_norms": True}])
+def test_relu_takes_the_same_step_by_products_and_by_gathered_rows(options):
+    steps = []
+    for l0 in (32.0, 1.0):
+        module, x = module_of("relu", **options), batch().requires_grad_()
+        module.prepare(0.5)
+        module.last_l0.fill_(l0)
+        assert module.dense == (l0 == 32)
+        result = module.step(x, x)
+        result.loss.backward()
+        steps.append((result, {**{n: p.grad for n, p in module.named_parameters()}, "x": x.grad}))
+    (products, dense_gradients), (gathered, sparse_gradients) = steps
+    assert torch.allclose(products.loss, gathered.loss, rtol=1e-12)
+    assert torch.equal(products.fired, gathered.fired)
+    assert products.flops == gathered.flops
+    for name, gradient in dense_gradients.items():
+        assert torch.allclose(gradient, sparse_gradients[name], rtol=1e-9, atol=1e-12), name
+
+
 @pytest.mark.parametrize("name", ["batchtopk", "mutual_choice"])
 def test_mutual_choice_keeps_the_largest_of_the_whole_batch(name):
     module, x = module_of(name, k=2.5), batch()
