@@ -28,7 +28,7 @@ from saes.activations import Activations
 from saes.dictionary import Dictionary
 from saes.pretrained import Pretrained
 from saes.quality import Quality, at_inference
-from saes.trainer import CURVE_FILE, Assignment, CurveRow, Objective, Trained, TrainSettings, reconstruction, train
+from saes.trainer import CURVE_FILE, Assignment, CurveRow, Objective, Trained, TrainSettings, train
 from saes.training_dictionary import DictionaryConfig
 
 if TYPE_CHECKING:
@@ -198,7 +198,7 @@ def train_dictionaries(
 
     flops = float(cast(Any, model).forward_flops_per_token(split.length))
     stream: Any = settings.stream(lambda indices: collect_from(split, indices), len(split), split.length)
-    objective: Objective = reconstruction
+    objective: Objective | None = None
     if settings.objective == "end_to_end":
         stream = NativeStream(stream, model, split, frozenset(cast(set[Site], wanted)))
         objective = EndToEnd(model, [[f"{name}@{site}" for site in job.sites] for name, job in jobs.items()])

@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 from harness.collecting import native_run, watched
 from harness.decomposition import Site
 from saes.activations import Activations, ActivationStream
-from saes.trainer import Learner
+from saes.learner import Learner
 from saes.training_dictionary import StepResult
 
 if TYPE_CHECKING:

@@ -21,9 +21,10 @@ from torch import Tensor
 
 from saes.activations import Activations
 from saes.dictionary import Dictionary, load
+from saes.learner import Learner, SideBySide
 from saes.quality import Quality, as_trained, at_inference
 from saes.settings import TrainSettings
-from saes.training_dictionary import DictionaryConfig, Standardisation, StepResult, TrainingModule
+from saes.training_dictionary import DictionaryConfig, Standardisation, StepResult
 
 log = logging.getLogger(__name__)
 
@@ -60,9 +61,10 @@ class Trained:
     """A finished dictionary and what it cost.
 
     training_flops: its own steps (see TrainingDictionary.flops). collecting_flops: the subject's forward passes. A pass
-    shared by several dictionaries is charged to each in full: alone it would have needed it. seconds: its own steps;
-    collecting_seconds: the shared pass. On held-out tokens, None without them: as_trained_half and as_trained select
-    as in training, at half and at the full budget; at_inference is the saved dictionary.
+    shared by several dictionaries is charged to each in full: alone it would have needed it. seconds: its own steps, of
+    a small one on one core while others learn on the rest; collecting_seconds: the shared pass. On held-out tokens,
+    None without them: as_trained_half and as_trained select as in training, at half and at the full budget;
+    at_inference is the saved dictionary.
     """
 
     dictionary: Dictionary
@@ -77,21 +79,6 @@ class Trained:
     at_inference: Quality | None
 
 
-@dataclass
-class Learner:
-    """A dictionary in training with all that belongs to it."""
-
-    site: Hashable
-    module: TrainingModule
-    optimizer: torch.optim.Optimizer
-    lr: float
-    x: Standardisation
-    target: Standardisation
-    flops: float = 0.0
-    seconds: float = 0.0
-    half: Quality | None = None  # on held-out tokens when half of the budget was spent
-
-
 class Batches(Protocol):
     """What `train` draws from: `ActivationStream`, or for other objectives anything resumable in the same way."""
 
@@ -100,18 +87,10 @@ class Batches(Protocol):
     def batches(self, chunk: int = 0, batch: int = 0) -> Iterator[tuple[int, int, Any]]: ...
 
 
-# One forward pass of every learner on a batch, one after the other; `train` calls backward on each loss as it comes and
-# lets all optimisers step at the end. A loss that several dictionaries share is put into one of the results, whole; the
-# others then carry one without gradients.
+# One forward pass of every learner on a batch, for losses that they share; `train` calls backward on each loss as it
+# comes and lets all optimisers step at the end. A shared loss is put into one of the results, whole; the others then
+# carry one without gradients.
 Objective = Callable[[Mapping[str, Learner], Any], Iterator[tuple[str, StepResult]]]
-
-
-def reconstruction(learners: Mapping[str, Learner], batch: Activations) -> Iterator[tuple[str, StepResult]]:
-    """The default objective: every dictionary reconstructs (or predicts) the activations at its site."""
-    for name, learner in learners.items():
-        x, target = batch.sites[learner.site]
-        standardised = learner.x(x)
-        yield name, learner.module.step(standardised, standardised if target is x else learner.target(target))
 
 
 def train(
@@ -122,7 +101,7 @@ def train(
     on_step: Callable[[str, CurveRow], None] | None = None,
     subject_flops_per_token: float = 0.0,
     held_out: Callable[[], Activations] | None = None,
-    objective: Objective = reconstruction,
+    objective: Objective | None = None,
 ) -> dict[str, Trained]:
     """Train all `dictionaries` on the same batches and write each into `work/<name>/`.
 
@@ -131,6 +110,9 @@ def train(
     given to `on_step`, which may raise to stop training: a checkpoint is written then. After a resume the rows after
     the checkpoint are cut off and come again. Weights are drawn per site: those of one width at one site start equal,
     which makes their comparison a paired one, and which others are trained beside a dictionary does not change it.
+
+    Without an `objective` every dictionary reconstructs (or predicts) the activations at its site, by itself, and small
+    ones learn side by side (`saes.learner`).
 
     `held_out` gives activations of tokens that are in neither the stream nor an evaluation (16,000 or more), at most
     once a call: thresholds are set on them, and quality is measured on them at half and at full budget. Without it only
@@ -146,40 +128,47 @@ def train(
         if not name or "/" in name or name.startswith("."):
             raise ValueError(f"{name!r} names a folder: it may not be empty, hold '/' or start with '.'")
     work.mkdir(parents=True, exist_ok=True)
-    run = _Run(dictionaries, stream, settings, work, held_out)
+    with SideBySide() as side_by_side:
+        run = _Run(dictionaries, stream, settings, work, held_out, side_by_side)
+        _steps(run, stream, objective, on_step)
+        return run.finish(subject_flops_per_token)
+
+
+def _steps(
+    run: _Run, stream: Batches, objective: Objective | None, on_step: Callable[[str, CurveRow], None] | None
+) -> None:
+    settings, work = run.settings, run.work
     previous = time.perf_counter()
     rows_since = run.tokens
-    if run.tokens < settings.train_tokens:
-        batches = stream.batches(run.chunk, run.batch)
-        while run.tokens < settings.train_tokens:
-            started = time.perf_counter()
-            chunk, index, batch = next(batches)
-            run.collecting_seconds += time.perf_counter() - started
-            factor = settings.lr_factor(run.tokens / settings.train_tokens)
-            results = run.update(objective, batch, factor, run.tokens / settings.train_tokens)
-            run.step += 1
-            run.tokens += next(iter(results.values())).tokens
-            run.chunk, run.batch = chunk, index + 1
-            if 2 * run.tokens >= settings.train_tokens:
-                run.measure_half()
-            last = run.tokens >= settings.train_tokens
-            if run.step % settings.log_every == 0 or last:
-                now = time.perf_counter()
-                speed, previous, rows_since = (run.tokens - rows_since) / (now - previous), now, run.tokens
-                rows = {name: run.row(name, result, factor, speed) for name, result in results.items()}
+    batches = stream.batches(run.chunk, run.batch)
+    while run.tokens < settings.train_tokens:
+        started = time.perf_counter()
+        chunk, index, batch = next(batches)
+        run.collecting_seconds += time.perf_counter() - started
+        factor = settings.lr_factor(run.tokens / settings.train_tokens)
+        results = run.update(objective, batch, factor, run.tokens / settings.train_tokens)
+        run.step += 1
+        run.tokens += next(iter(results.values())).tokens
+        run.chunk, run.batch = chunk, index + 1
+        if 2 * run.tokens >= settings.train_tokens:
+            run.measure_half()
+        last = run.tokens >= settings.train_tokens
+        if run.step % settings.log_every == 0 or last:
+            now = time.perf_counter()
+            speed, previous, rows_since = (run.tokens - rows_since) / (now - previous), now, run.tokens
+            rows = {name: run.row(name, result, factor, speed) for name, result in results.items()}
+            for name, row in rows.items():
+                with (work / name / CURVE_FILE).open("a") as file:
+                    file.write(json.dumps(asdict(row)) + "\n")
+            try:
                 for name, row in rows.items():
-                    with (work / name / CURVE_FILE).open("a") as file:
-                        file.write(json.dumps(asdict(row)) + "\n")
-                try:
-                    for name, row in rows.items():
-                        if on_step is not None:
-                            on_step(name, row)
-                except BaseException:
-                    run.save()
-                    raise
-            if run.step % settings.checkpoint_every == 0 or last:
+                    if on_step is not None:
+                        on_step(name, row)
+            except BaseException:
                 run.save()
-    return {name: run.finish(name, subject_flops_per_token) for name in run.learners}
+                raise
+        if run.step % settings.checkpoint_every == 0 or last:
+            run.save()
 
 
 class _Run:
@@ -192,8 +181,9 @@ class _Run:
         settings: TrainSettings,
         work: Path,
         held_out: Callable[[], Activations] | None,
+        side_by_side: SideBySide,
     ) -> None:
-        self.work, self.settings = work, settings
+        self.work, self.settings, self.side_by_side = work, settings, side_by_side
         self._held_out = held_out
         self._held_out_activations: Activations | None = None
         self.step = self.tokens = self.chunk = self.batch = 0
@@ -212,7 +202,7 @@ class _Run:
                     raise ValueError(f"site {assignment.site} has an input and an output: {name} must be a transcoder")
             else:
                 x, target = (Standardisation(*saved["dictionaries"][name][key]) for key in ("x", "target"))
-            self.learners[name] = _learner(assignment, settings.seed, x, target)
+            self.learners[name] = Learner.start(assignment.site, assignment.config, settings.seed, x, target)
             if self.learners[name].module.calibrates and held_out is None:
                 raise ValueError(f"{name} needs held-out activations to set its thresholds on")
             (work / name).mkdir(exist_ok=True)
@@ -234,39 +224,45 @@ class _Run:
         return as_trained(learner.module, x, target, learner.x, learner.target, self.settings.batch_tokens)
 
     def measure_half(self) -> None:
-        for learner in self.learners.values():
-            if learner.half is None and self._held_out is not None:
-                learner.half = self.as_trained(learner)
+        todo = {name: learner for name, learner in self.learners.items() if learner.half is None}
+        if todo and self._held_out is not None:
+            self.held_out(next(iter(todo.values())).site)  # collected here, before several threads ask for it
+            for name, quality in self.side_by_side.each(todo, lambda _, learner: self.as_trained(learner)).items():
+                self.learners[name].half = quality
 
-    def update(self, objective: Objective, batch: Any, factor: float, progress: float) -> dict[str, StepResult]:
+    def update(self, objective: Objective | None, batch: Any, factor: float, progress: float) -> dict[str, StepResult]:
         """One optimiser step of every learner."""
+
+        def alone(name: str, learner: Learner) -> StepResult:
+            started = time.perf_counter()
+            learner.module.prepare(progress)
+            x, target = batch.sites[learner.site]
+            standardised = learner.x(x)
+            result = learner.module.step(standardised, standardised if target is x else learner.target(target))
+            self._backward(name, result)
+            learner.update(result, factor)
+            learner.charge(started)
+            return result.without_graph()
+
+        if objective is None:
+            return self.side_by_side.each(self.learners, alone)
         for learner in self.learners.values():
             learner.module.prepare(progress)
         results = {}
         started = time.perf_counter()
         for name, result in objective(self.learners, batch):
-            if not bool(torch.isfinite(result.loss)):
-                raise ValueError(f"loss of {name} is {result.loss.item()} at step {self.step + 1}: try a lower lr")
-            if result.loss.requires_grad:
-                result.loss.backward()
-            self.learners[name].flops += result.flops
+            self._backward(name, result)
             results[name] = result.without_graph()
-            started = self._charge(name, started)
+            started = self.learners[name].charge(started)
         for name, learner in self.learners.items():
-            learner.module.before_update()
-            for group in learner.optimizer.param_groups:
-                group["lr"] = learner.lr * factor
-            learner.optimizer.step()
-            learner.optimizer.zero_grad()
-            learner.module.after_update()
-            learner.module.note_usage(results[name])
-            started = self._charge(name, started)
+            learner.update(results[name], factor)
+            started = learner.charge(started)
         return results
 
-    def _charge(self, name: str, started: float) -> float:
-        now = time.perf_counter()
-        self.learners[name].seconds += now - started
-        return now
+    def _backward(self, name: str, result: StepResult) -> None:
+        if not bool(torch.isfinite(result.loss)):
+            raise ValueError(f"loss of {name} is {result.loss.item()} at step {self.step + 1}: try a lower lr")
+        self.learners[name].backward(result)
 
     def row(self, name: str, result: StepResult, factor: float, speed: float) -> CurveRow:
         learner = self.learners[name]
@@ -331,9 +327,19 @@ class _Run:
             learner.half = None if state["half"] is None else Quality(**state["half"])
         log.info("dictionaries in %s: going on from step %d, %d tokens", self.work, self.step, self.tokens)
 
-    def finish(self, name: str, subject_flops_per_token: float) -> Trained:
-        """Export a dictionary and measure it, or read what an earlier call wrote."""
-        learner, folder = self.learners[name], self.work / name
+    def finish(self, subject_flops_per_token: float) -> dict[str, Trained]:
+        """Export every dictionary and measure it, or read what an earlier call wrote."""
+        missing = [name for name in self.learners if not (self.work / name / RESULT_FILE).exists()]
+        if missing and self._held_out is not None:
+            self.held_out(self.learners[missing[0]].site)  # as in measure_half
+
+        def one(name: str, learner: Learner) -> Trained:
+            return self._finish(name, learner, subject_flops_per_token)
+
+        return self.side_by_side.each(self.learners, one)
+
+    def _finish(self, name: str, learner: Learner, subject_flops_per_token: float) -> Trained:
+        folder = self.work / name
         record = folder / RESULT_FILE
         if record.exists():
             saved = json.loads(record.read_text())
@@ -376,15 +382,6 @@ def _standardisations(first: Activations, site: Hashable) -> tuple[Standardisati
     x, target = first.sites[site]
     standardised = Standardisation.of(x)
     return standardised, standardised if target is x else Standardisation.of(target)
-
-
-def _learner(assignment: Assignment, seed: int, x: Standardisation, target: Standardisation) -> Learner:
-    digest = hashlib.sha256(f"{seed} {assignment.site}".encode()).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))
-    config = assignment.config
-    module = config.build(x.mean.shape[0], target.mean.shape[0], generator).to(x.mean.device)
-    optimizer = torch.optim.Adam(module.parameters(), lr=config.lr, betas=(0.9, 0.999), fused=True)
-    return Learner(assignment.site, module, optimizer, config.lr, x, target)
 
 
 def _cut_curve(path: Path, step: int) -> None:

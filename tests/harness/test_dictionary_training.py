@@ -29,10 +29,11 @@ from harness.errors import BadInput, HarnessError
 from harness.progress import silent
 from harness.systems import system_specs
 from saes.dictionary import Weights, load
+from saes.learner import Learner
 from saes.pretrained import Pretrained
 from saes.quality import NOT_CONVERGED_ABOVE, Quality
 from saes.topk import TopK
-from saes.trainer import CURVE_FILE, Learner, TrainSettings
+from saes.trainer import CURVE_FILE, TrainSettings
 from saes.training_dictionary import Standardisation
 
 from .conftest import subject
