@@ -31,6 +31,7 @@ OPS: dict[str, tuple[str, ...]] = {
     "topk": ("cpu", "gpu"),
     "batch_topk": ("cpu", "gpu"),
     "column_topk": ("cpu", "gpu"),
+    "positive": ("cpu",),
     "sparse_decode": ("cpu", "gpu"),
     "sparse_encode": ("cpu", "gpu"),
     "row_sparse_adam": ("cpu",),
