@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kernels import segments, threads
+from kernels import segments
 from kernels.threads import CACHE_LINE, ZERO, array, check_range, jit, large_empty, parallel, prefetch
 
 # numba keeps compiled code by the date of the file it stands in: after changing a function here that other files
@@ -24,14 +24,14 @@ def weighted_rows(indptr: Tensor, ids: Tensor, weights: Tensor, table: Tensor) -
     """
     check_range(ids, len(table))
     out = torch.empty(len(indptr) - 1, table.shape[1], dtype=table.dtype)
-    parallel(_weighted_rows, len(out), array(indptr), array(ids), array(weights), threads.table(table), array(out))
+    parallel(_weighted_rows, len(out), array(indptr), array(ids), array(weights), array(table), array(out))
     return out
 
 
 def row_dots(indptr: Tensor, ids: Tensor, x: Tensor, table: Tensor) -> Tensor:
     """out[entry] = table[ids] · x[token of the entry]: `[entries]`. x `[tokens, d]`."""
     out = torch.empty(ids.shape, dtype=x.dtype)
-    parallel(_row_dots, len(x), array(indptr), array(ids), array(x), threads.table(table), array(out))
+    parallel(_row_dots, len(x), array(indptr), array(ids), array(x), array(table), array(out))
     return out
 
 

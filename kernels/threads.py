@@ -29,11 +29,12 @@ _FAST = {"reassoc", "contract", "nsz", "arcp"}
 ZERO = np.float32(0)
 HUGE_PAGE = 2**21  # bytes
 MADV_COLLAPSE = 25  # of Linux 6.1; Python's mmap does not name it
-MOST_COLLAPSED = 4096
+ASK_EVERY = 256  # calls with a table at the same place
+MOST_TABLES = 4096  # remembered
 CACHE_LINE = 16  # float32 in a cache line
 
 _advise = ctypes.CDLL(None).madvise if hasattr(mmap, "MADV_HUGEPAGE") else None
-_collapsed: set[tuple[int, int]] = set()  # address and bytes of the tables that were put on huge pages
+_calls: dict[tuple[int, int], int] = {}  # address and bytes of a table -> calls with it
 _pools: dict[int, ThreadPoolExecutor] = {}
 os.register_at_fork(after_in_child=_pools.clear)  # a forked child has none of the threads
 
@@ -81,16 +82,17 @@ def large_empty(*shape: int) -> Tensor:
 
 
 def table(tensor: Tensor) -> np.ndarray:
-    """`array` of a table whose rows are read in no order, put on huge pages where the system grants them.
-
-    On small pages every row of a large table costs a walk of the page tables beside the row itself.
+    """`array` of a table that stays for many calls and whose rows are read in no order, put on huge pages where the
+    system grants them: on small ones every row of a large table costs a walk of the page tables beside the row itself.
     """
-    place = tensor.data_ptr(), tensor.nbytes
-    if _advise is not None and place not in _collapsed:
-        if len(_collapsed) >= MOST_COLLAPSED:  # tables come and go; what is forgotten is only asked for again
-            _collapsed.clear()
-        _collapsed.add(place)
-        _ask_for_huge_pages(tensor, MADV_COLLAPSE)
+    if _advise is not None and tensor.is_contiguous():
+        place = tensor.data_ptr(), tensor.nbytes
+        if len(_calls) >= MOST_TABLES:
+            _calls.clear()
+        # Now and then again: another table may lie where one was, or huge pages have become free.
+        if _calls.get(place, 0) % ASK_EVERY == 0:
+            _ask_for_huge_pages(tensor, MADV_COLLAPSE)
+        _calls[place] = _calls.get(place, 0) + 1
     return array(tensor)
 
 

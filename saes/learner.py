@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import time
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -26,7 +25,8 @@ SMALL = 2**19
 
 @dataclass
 class Learner:
-    """flops and seconds: of its own steps. half: quality on held-out tokens when half of the budget was spent."""
+    """flops, seconds: of its own steps, its share where several learn at once. half: quality on held-out tokens when
+    half of the budget was spent."""
 
     site: Hashable
     module: TrainingModule
@@ -42,7 +42,7 @@ class Learner:
     def start(
         site: Hashable, config: DictionaryConfig, seed: int, x: Standardisation, target: Standardisation
     ) -> Learner:
-        """With weights drawn from the seed and the site: all of one width at one site start equal."""
+        """With weights drawn from the seed and the site: our autoencoders of one width at one site start equal."""
         digest = hashlib.sha256(f"{seed} {site}".encode()).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))
         module = config.build(x.mean.shape[0], target.mean.shape[0], generator).to(x.mean.device)
@@ -68,12 +68,6 @@ class Learner:
         self.module.after_update()
         self.module.note_usage(result)
 
-    def charge(self, started: float) -> float:
-        """Count the time since `started` as its own; the time now."""
-        now = time.perf_counter()
-        self.seconds += now - started
-        return now
-
 
 class SideBySide(AbstractContextManager["SideBySide"]):
     """Does something with each of several learners: the small ones at once, each on a thread that computes on one
@@ -83,7 +77,7 @@ class SideBySide(AbstractContextManager["SideBySide"]):
         threads = torch.get_num_threads()
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="learner") if threads > 1 else None
         if self._pool is not None:
-            all_there = Barrier(threads)
+            all_there = Barrier(threads, timeout=60)  # where no more threads can be had, an error and no endless wait
             for ready in [self._pool.submit(_on_one_core, all_there) for _ in range(threads)]:
                 ready.result()
             torch.set_num_threads(threads)  # what a thread sets becomes the default of those that start later
@@ -93,17 +87,13 @@ class SideBySide(AbstractContextManager["SideBySide"]):
             self._pool.shutdown(cancel_futures=True)
 
     def each(self, learners: Mapping[str, Learner], function: Callable[[str, Learner], T]) -> dict[str, T]:
-        """What `function(name, learner)` returns, by name. Raises what the first in order raised."""
-        small = [name for name in learners if self._pool is not None and learners[name].small]
-        done = dict(zip(small, self._at_once(function, learners, small), strict=True))
+        """What `function(name, learner)` returns, by name, in the order of `learners`. Raises what it raised first, of
+        the small ones before the others."""
+        done: dict[str, T] = {}
+        if self._pool is not None:
+            small = {name: learner for name, learner in learners.items() if learner.small}
+            done = dict(zip(small, self._pool.map(function, small.keys(), small.values()), strict=True))
         return {name: done[name] if name in done else function(name, learners[name]) for name in learners}
-
-    def _at_once(
-        self, function: Callable[[str, Learner], T], learners: Mapping[str, Learner], names: list[str]
-    ) -> Iterable[T]:
-        if self._pool is None:
-            return []
-        return list(self._pool.map(function, names, [learners[name] for name in names]))
 
 
 def _on_one_core(all_there: Barrier) -> None:

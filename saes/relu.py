@@ -99,7 +99,8 @@ class TrainingReLU(TrainingDictionary):
             fired, decoded = self.fired_counts(units), decode_rows(indptr, units, strengths, self.W_dec)
         if not self.unit_norm_rows:
             norms = self.W_dec.norm(dim=1)
-            strengths = strengths * (norms if units is None else norms[units])
+            # index_select, whose gradient is summed in a fixed order; that of indexing is not.
+            strengths = strengths * (norms if units is None else norms.index_select(0, units))
         return Selected(
             decoded=decoded,
             fired=fired,

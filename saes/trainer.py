@@ -61,10 +61,10 @@ class Trained:
     """A finished dictionary and what it cost.
 
     training_flops: its own steps (see TrainingDictionary.flops). collecting_flops: the subject's forward passes. A pass
-    shared by several dictionaries is charged to each in full: alone it would have needed it. seconds: its own steps, of
-    a small one on one core while others learn on the rest; collecting_seconds: the shared pass. On held-out tokens,
-    None without them: as_trained_half and as_trained select as in training, at half and at the full budget;
-    at_inference is the saved dictionary.
+    shared by several dictionaries is charged to each in full: alone it would have needed it. seconds: of its own steps,
+    its share where several learnt at once; collecting_seconds: the shared pass. On held-out tokens, None without them:
+    as_trained_half and as_trained select as in training, at half and at the full budget; at_inference is the saved
+    dictionary.
     """
 
     dictionary: Dictionary
@@ -108,8 +108,8 @@ def train(
     `work` keeps one checkpoint for all; a call that finds one goes on from there, and from a finished one returns at
     once. Every `log_every` batches, and at the last, a row per dictionary is appended to `work/<name>/curve.jsonl` and
     given to `on_step`, which may raise to stop training: a checkpoint is written then. After a resume the rows after
-    the checkpoint are cut off and come again. Weights are drawn per site: those of one width at one site start equal,
-    which makes their comparison a paired one, and which others are trained beside a dictionary does not change it.
+    the checkpoint are cut off and come again. Weights are drawn per site: our autoencoders of one width at one site
+    start equal, which pairs their comparison. What is trained beside a small dictionary does not change it.
 
     Without an `objective` every dictionary reconstructs (or predicts) the activations at its site, by itself, and small
     ones learn side by side (`saes.learner`).
@@ -233,6 +233,8 @@ class _Run:
     def update(self, objective: Objective | None, batch: Any, factor: float, progress: float) -> dict[str, StepResult]:
         """One optimiser step of every learner."""
 
+        took = dict.fromkeys(self.learners, 0.0)
+
         def alone(name: str, learner: Learner) -> StepResult:
             started = time.perf_counter()
             learner.module.prepare(progress)
@@ -241,22 +243,40 @@ class _Run:
             result = learner.module.step(standardised, standardised if target is x else learner.target(target))
             self._backward(name, result)
             learner.update(result, factor)
-            learner.charge(started)
+            took[name] = time.perf_counter() - started
             return result.without_graph()
 
+        begun = time.perf_counter()
         if objective is None:
-            return self.side_by_side.each(self.learners, alone)
+            results = self.side_by_side.each(self.learners, alone)
+        else:
+            results = self._jointly(objective, batch, factor, progress, took)
+        # Where several learnt at once their times overlap: what passed is shared out in proportion.
+        passed = (time.perf_counter() - begun) / sum(took.values())
+        for name, learner in self.learners.items():
+            learner.seconds += took[name] * passed
+        return results
+
+    def _jointly(
+        self, objective: Objective, batch: Any, factor: float, progress: float, took: dict[str, float]
+    ) -> dict[str, StepResult]:
         for learner in self.learners.values():
             learner.module.prepare(progress)
         results = {}
-        started = time.perf_counter()
+        last = time.perf_counter()
+
+        def charge(name: str) -> None:
+            nonlocal last
+            now = time.perf_counter()
+            took[name], last = took[name] + now - last, now
+
         for name, result in objective(self.learners, batch):
             self._backward(name, result)
             results[name] = result.without_graph()
-            started = self.learners[name].charge(started)
+            charge(name)
         for name, learner in self.learners.items():
             learner.update(results[name], factor)
-            started = learner.charge(started)
+            charge(name)
         return results
 
     def _backward(self, name: str, result: StepResult) -> None:

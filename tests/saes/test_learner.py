@@ -85,10 +85,7 @@ def test_what_one_raises_is_raised(two_threads):
 
 
 def test_those_of_one_width_at_one_site_start_equal_and_others_do_not():
-    W = [
-        learner(**options).module.W_dec.detach()
-        for options in ({}, {}, {"site": "other"}, {"seed": 1}, {"n_latents": 25})
-    ]
+    options = ({}, {}, {"site": "other"}, {"seed": 1})
+    W = [learner(**some).module.W_dec.detach() for some in options]
     assert torch.equal(W[0], W[1])
-    assert not any(torch.equal(W[0], other) for other in W[2:4])
-    assert W[4].shape != W[0].shape
+    assert not any(torch.equal(W[0], other) for other in W[2:])

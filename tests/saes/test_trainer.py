@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 import saes
+from saes.relu import DENSE_ABOVE
 from saes.topk import TopKConfig
 from saes.trainer import Assignment, TrainSettings, train
 
@@ -132,11 +133,13 @@ def test_the_learning_rate_warms_up_and_decays_to_zero():
 
 @pytest.mark.parametrize("stop_at", [15, 30])  # Feature Choice turns from one phase to the other at step 24
 def test_kinds_with_state_of_their_own_resume_to_the_same_bits(planted, tmp_path, stop_at):
-    options = {"n_latents": 24, "k": 2, "dead_after_tokens": 300}
+    options = {"n_latents": 64, "k": 2, "dead_after_tokens": 300, "lr": 2e-2}
     kinds = {name: Assignment("sae", saes.config_class(name)(**options)) for name in ("relu", "feature_choice")}
+    l0 = {}
 
-    def stop(_name, row):
-        if row.step == stop_at:
+    def stop(name, row):
+        l0[name] = row.l0
+        if row.step == stop_at and len(l0) == 2:
             raise KeyboardInterrupt
 
     def held_out():
@@ -145,6 +148,7 @@ def test_kinds_with_state_of_their_own_resume_to_the_same_bits(planted, tmp_path
     whole = run(planted, tmp_path / "whole", kinds, held_out=held_out)
     with pytest.raises(KeyboardInterrupt):
         run(planted, tmp_path / "stopped", kinds, held_out=held_out, on_step=stop)
+    assert (l0["relu"] > 64 * DENSE_ABOVE) == (stop_at == 15)  # ReLU goes from products to gathered rows between
     resumed = run(planted, tmp_path / "stopped", kinds, held_out=held_out)
     for name in kinds:
         for key, tensor in whole[name].dictionary.state_dict().items():
