@@ -138,6 +138,19 @@ def test_relu_takes_the_same_step_by_products_and_by_gathered_rows(options):
         assert torch.allclose(gradient, sparse_gradients[name], rtol=1e-9, atol=1e-12), name
 
 
+def test_gradients_of_relu_by_gathered_rows_repeat_to_the_bit(two_threads):
+    module = module_of("relu", n_latents=1024, decoder_norms=True).float()
+    module.prepare(0.5)
+    module.last_l0.fill_(1.0)
+    x = batch(n=2048).float()
+    gradients = []
+    for _ in range(5):
+        module.zero_grad()
+        module.step(x, x).loss.backward()
+        gradients.append(module.W_dec.grad.clone())
+    assert all(torch.equal(gradients[0], other) for other in gradients[1:])
+
+
 @pytest.mark.parametrize("name", ["batchtopk", "mutual_choice"])
 def test_mutual_choice_keeps_the_largest_of_the_whole_batch(name):
     module, x = module_of(name, k=2.5), batch()

@@ -11,14 +11,6 @@ from saes.topk import TopKConfig
 from saes.training_dictionary import Standardisation
 
 
-@pytest.fixture
-def two_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
-
-
 def learner(n_latents=24, site="s", seed=0, d=16):
     plain = Standardisation(torch.zeros(d), 1.0)
     return Learner.start(site, TopKConfig(n_latents=n_latents, k=3, dead_after_tokens=200), seed, plain, plain)
@@ -55,7 +47,8 @@ def test_small_ones_compute_on_one_core_and_large_ones_on_all(two_threads, monke
 def test_at_once_means_at_once(two_threads):
     both = threading.Barrier(2, timeout=30)
     with SideBySide() as side_by_side:  # each waits for the other: one after the other they would never end
-        side_by_side.each({"a": learner(), "b": learner()}, lambda *_: both.wait())
+        places = side_by_side.each({"a": learner(), "b": learner()}, lambda *_: both.wait())
+    assert sorted(places.values()) == [0, 1]
 
 
 def test_company_does_not_change_a_dictionary(two_threads):

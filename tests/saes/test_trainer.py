@@ -131,6 +131,7 @@ def test_the_learning_rate_warms_up_and_decays_to_zero():
     assert [round(s.lr_factor(p), 6) for p in (0.0, 0.05, 0.1, 0.5, 0.8, 0.9, 1.0)] == [0, 0.5, 1, 1, 1, 0.5, 0]
 
 
+@pytest.mark.usefixtures("two_threads")  # side by side, as in use
 @pytest.mark.parametrize("stop_at", [15, 30])  # Feature Choice turns from one phase to the other at step 24
 def test_kinds_with_state_of_their_own_resume_to_the_same_bits(planted, tmp_path, stop_at):
     options = {"n_latents": 64, "k": 2, "dead_after_tokens": 300, "lr": 2e-2}
