@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from kernels.product_keys import reference
-from kernels.selection.cpu import LAST, key_of, rank, take, unpack
+from kernels.selection.cpu import LAST, bits_of, key_of, rank, take, unpack
 from kernels.threads import array, jit, parallel
 
 
@@ -48,5 +48,5 @@ def _best(scores1, scores2, bits1, bits2, k, values, pairs, start, stop):
         take(packs, m, best)
         for c in range(k):
             key, pair = unpack(best[c])
-            values[row, c] = key_of(key)
+            values[row, c] = bits_of(key)
             pairs[row, c] = pair

@@ -1,7 +1,7 @@
 """Selection on CPU (numba, float32): find a threshold, look closer only at what reaches it.
 
-Floats are compared as integers in the same order (`key_of`): no case of its own for NaN or −0, and (key, index) packs
-into one integer whose order settles ties.
+Floats are compared as integers in the same order (`key_of`): NaN of either sign is the largest (x86 makes 0/0 with the
+sign bit set), −0 is 0. (key, index) packs into one integer whose order settles ties.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from kernels.threads import array, jit, parallel
 
 LAST = np.int64(0x7FFFFFFF)
 LOW, HIGH = np.int32(-(2**31)), np.int32(2**31 - 1)
+MINUS_INFINITY = np.int32(-(2**23))  # the bits of it; of the negative integers NaN has those above
 HEIGHT = 16  # rows in a block
 COUNT_BELOW = 256  # so many are put in order by counting; more are selected or sorted
 
@@ -30,7 +31,7 @@ def batch_topk(a: Tensor, m: int) -> tuple[Tensor, Tensor, Tensor]:
     bits = array(a).view(np.int32)
     maxima = _maxima(bits)
     # Guess a threshold from a sample, generously; where it lets too few through, ask for more.
-    sample = _keys(bits.reshape(-1)[:: max(1, a.numel() // 100_000)])
+    sample = _keys(bits.reshape(-1)[:: max(1, a.numel() // 100_000)].copy())
     reach = 1.1
     while True:
         wanted = min(len(sample), int(len(sample) * m / max(a.numel(), 1) * reach) + 64)
@@ -99,21 +100,34 @@ def _compress(
     offsets: np.ndarray, keys: np.ndarray, columns: np.ndarray, taken: np.ndarray
 ) -> tuple[Tensor, Tensor, Tensor]:
     before = np.concatenate([np.zeros(1, np.int64), taken.cumsum()])
-    values = _keys(keys[taken]).view(np.float32)  # the key of a key is the bits again
+    values = bits_of(keys[taken]).view(np.float32)
     return torch.from_numpy(before[offsets]), torch.from_numpy(columns[taken]), torch.from_numpy(values)
 
 
-def _keys(bits: np.ndarray) -> np.ndarray:
-    zeroed = np.where(bits == LOW, np.int32(0), bits)
-    return zeroed ^ ((zeroed >> 31) & np.int32(0x7FFFFFFF))
+@jit
+def unsigned_nan(bits):
+    return bits & HIGH if MINUS_INFINITY < bits < 0 else bits
 
 
 @jit
 def key_of(bits):
-    """An int32 that orders like the float32 with these bits (its own inverse). −0 counts as 0."""
-    if bits == LOW:
-        return np.int32(0)
-    return bits ^ ((bits >> np.int32(31)) & np.int32(0x7FFFFFFF))
+    """An int32 that orders like the float32 with these bits. −0 counts as 0, NaN as larger than infinity."""
+    bits = np.int32(0) if bits == LOW else unsigned_nan(bits)
+    return bits ^ ((bits >> np.int32(31)) & HIGH)
+
+
+@jit
+def bits_of(key):
+    """The bits of the float32 that has this key (of an array of keys too)."""
+    return key ^ ((key >> np.int32(31)) & HIGH)
+
+
+@jit
+def _keys(bits):
+    keys = np.empty_like(bits)
+    for i in range(bits.shape[0]):
+        keys[i] = key_of(bits[i])
+    return keys
 
 
 @jit
@@ -233,7 +247,7 @@ def _topk_rows(bits, k, values, indices, start, stop):
         rank(bits[row], best, keys, maxima, packs)
         for i in range(k):
             key, index = unpack(best[i])
-            values[row, i] = key_of(key)
+            values[row, i] = bits_of(key)
             indices[row, i] = index
 
 
@@ -242,10 +256,10 @@ def _column_maxima(bits, maxima, start, stop):
     rows, columns = bits.shape
     for block in range(start, stop):
         for i in range(columns):
-            maxima[block, i] = bits[block * HEIGHT, i]
+            maxima[block, i] = unsigned_nan(bits[block * HEIGHT, i])
         for row in range(block * HEIGHT + 1, min((block + 1) * HEIGHT, rows)):
             for i in range(columns):
-                maxima[block, i] = max(maxima[block, i], bits[row, i])
+                maxima[block, i] = max(maxima[block, i], unsigned_nan(bits[row, i]))
 
 
 @jit
@@ -280,7 +294,7 @@ def _count(bits, maxima, bounds, counts, start, stop):
         for i in range(columns):
             if maxima[block, i] >= bounds[i]:
                 for row in range(block * HEIGHT, min((block + 1) * HEIGHT, rows)):
-                    counts[row] += bits[row, i] >= bounds[i]
+                    counts[row] += unsigned_nan(bits[row, i]) >= bounds[i]
 
 
 @jit
@@ -294,7 +308,7 @@ def _collect(bits, maxima, bounds, offsets, keys, at, start, stop):
         for i in range(columns):
             if maxima[block, i] >= bounds[i]:
                 for row in range(first, min(first + HEIGHT, rows)):
-                    if bits[row, i] >= bounds[i]:
+                    if unsigned_nan(bits[row, i]) >= bounds[i]:
                         place = cursor[row - first]
                         keys[place], at[place] = key_of(bits[row, i]), i
                         cursor[row - first] = place + 1

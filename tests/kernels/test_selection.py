@@ -68,6 +68,23 @@ def test_positive_is_what_relu_lets_through_and_nan_of_either_sign():
     assert torch.equal(values.isnan(), torch.tensor([False, False, True, True]))
 
 
+def test_nan_of_either_sign_is_the_largest():
+    a = torch.randn(33, 700, generator=torch.Generator().manual_seed(0))
+    a[:, 5] = torch.inf
+    a[3, 600], a[3, 7] = torch.nan, -torch.nan
+    a[20, 9], a[20, 10], a[20, 650] = -torch.nan, -torch.nan, -torch.inf
+    assert bool(a[3, 7].signbit())
+    nan = [(3, 7), (3, 600), (20, 9), (20, 10)]
+    values, indices = topk(a, 3)
+    assert indices[3].tolist() == [7, 600, 5]
+    assert indices[20].tolist() == [9, 10, 5]
+    assert values[3].isnan().tolist() == values[20].isnan().tolist() == [True, True, False]
+    for indptr, columns, values in (batch_topk(a, 4), column_topk(a, a.isnan().sum(0))):
+        rows = torch.repeat_interleave(torch.arange(len(a)), indptr.diff())
+        assert list(zip(rows.tolist(), columns.tolist(), strict=True)) == nan
+        assert bool(values.isnan().all())
+
+
 def test_batch_topk_asks_again_when_its_sample_misleads():
     # The sample is every 40th entry of 4e6: put nothing large there, and everything large elsewhere.
     a = torch.full((2000, 2000), -1.0)
