@@ -59,8 +59,8 @@ class Comparison:
 
     def run(self) -> Table:
         disable_progress_bar()  # transformers' own bars: ours say more
-        # Set even where it is what it was: until then MKL shares out its products as it likes, and the first who sets it
-        # (dictionaries that learn side by side do) changes the last digits of all that the process trains afterwards.
+        # Set even to what it was: until then MKL shares out its products as it likes, and who sets it first
+        # (dictionaries that learn side by side) changes the last digits of all that the process trains afterwards.
         torch.set_num_threads(self.plan.numerics.threads)
         check_writable(self.out)
         with self.store.in_use(self.plan.stages()):

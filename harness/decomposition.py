@@ -75,7 +75,7 @@ class System:
             found[site] = Encoded(codes, self.decomposition[site].strengths(codes, x))
             return codes
 
-        with self._tapped({site: partial(record, site) for site in sites or self.sites}, error="keep", rest="keep"):
+        with self.tapped({site: partial(record, site) for site in sites or self.sites}, error="keep", rest="keep"):
             self.model(tokens, use_cache=False)
         return found
 
@@ -100,7 +100,7 @@ class System:
         def apply(edit: Edit, codes: Codes, _x: Tensor) -> Codes:
             return edit(codes)
 
-        with self._tapped({site: partial(apply, edit) for site, edit in edits.items()}, error=error, rest=rest):
+        with self.tapped({site: partial(apply, edit) for site, edit in edits.items()}, error=error, rest=rest):
             yield
 
     @contextlib.contextmanager
@@ -153,13 +153,14 @@ class System:
             yield
 
     @contextlib.contextmanager
-    def _tapped(
+    def tapped(
         self,
         taps: Mapping[Site, Callable[[Codes, Tensor], Codes]],
         *,
         error: Literal["keep", "drop"],
         rest: Literal["keep", "drop"],
     ) -> Iterator[None]:
+        """`running` for taps that also see what the units read: `tap(codes, x)` returns the codes to go on with."""
         with contextlib.ExitStack() as stack:
             for site, edit in taps.items():
                 if self.native:

@@ -14,6 +14,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 import torch
+import yaml
 
 from harness import cli, table
 from harness.config import load
@@ -33,8 +34,8 @@ class Ran:
     stderr: str
 
 
-def harness(*arguments: str, store: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "HARNESS_STORE": str(store), "OMP_NUM_THREADS": "1"}
+def harness(*arguments: str, store: Path, check: bool = True, threads: int = 1) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "HARNESS_STORE": str(store), "OMP_NUM_THREADS": str(threads)}
     environment.pop("MLFLOW_TRACKING_URI", None)
     command = [sys.executable, "-m", "harness.cli", *arguments]
     return subprocess.run(command, capture_output=True, text=True, env=environment, check=check, timeout=500)
@@ -115,6 +116,24 @@ def test_the_same_seed_gives_the_same_table_to_the_last_digit(ran: Ran, tmp_path
     assert one.rows == two.rows
     assert one.differences == two.differences
     assert one.provenance.corpus_hash == two.provenance.corpus_hash
+
+
+def test_what_else_a_process_trained_changes_no_digit(tmp_path: Path) -> None:
+    # Wide enough, on two threads, for products that MKL shares out in more than one way; a dictionary sets threads.
+    few = ["--set", "corpus.sequence_length=128", "--set", "training.tokens=4096", "--set", "references=[]"]
+    few += ["--set", "metrics=[loss]", "--set", "dictionary_training.train_tokens=4096", "--set", "baseline=null"]
+    alone, later = tmp_path / "alone.yaml", tmp_path / "later.yaml"
+    smoke = yaml.safe_load((Path(cli.__file__).parent / "experiments" / "smoke.yaml").read_text())
+    wide = {"dense[d_model=192]": {"n_layers": 1}}
+    alone.write_text(yaml.safe_dump({**smoke, "systems": wide}))
+    small = {name: smoke["systems"][name] for name in ("dense", "dense+topk")}
+    later.write_text(yaml.safe_dump({**smoke, "systems": {**small, **wide}}, sort_keys=False))
+    found = []
+    for file in (alone, later):
+        out = tmp_path / file.stem
+        harness("run", str(file), *few, "--out", str(out), store=tmp_path / f"store of {file.stem}", threads=2)
+        found.append(next(row.metrics["loss/bits_per_byte"] for row in table.read(out).rows if "192" in row.system))
+    assert found[0] == found[1]
 
 
 def test_mlflow_has_a_parent_run_and_a_child_for_each_system_with_params_curves_and_figures(ran: Ran) -> None:

@@ -44,7 +44,7 @@ def mean_writes(evaluation: Evaluation, sites: Mapping[Site, Firings], sequences
     # As System.encode does it: an edit does not see x, and what a unit writes may depend on it.
     taps = {site: partial(add, site) for site in sites}
     for batch in evaluation.batches(min(sequences, evaluation.codes_sequences)):
-        with system._tapped(taps, error="keep", rest="keep"):
+        with system.tapped(taps, error="keep", rest="keep"):
             system.model(batch.input_ids, use_cache=False, logits_to_keep=1)
     return {site: total / counts[site].clamp_min(1)[:, None] for site, total in sums.items()}
 

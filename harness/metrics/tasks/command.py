@@ -12,10 +12,12 @@ from harness.metrics.tasks import local_names, local_tasks
 
 def run_lm_eval(arguments: Sequence[str], data: Path | None) -> None:
     """Runs lm-eval with `arguments`; with `data`, its local tasks are known by name. It exits as lm-eval does."""
+    import torch
     from lm_eval.__main__ import cli_evaluate
 
     import models  # noqa: F401 (registers our architectures with the Auto classes)
 
+    torch.set_num_threads(torch.get_num_threads())  # as a run does (harness/comparison.py): the same last digits
     with contextlib.ExitStack() as stack:
         more: list[str] = []
         if data is not None:
