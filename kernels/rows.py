@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from kernels import segments
-from kernels.threads import CACHE_LINE, ZERO, array, check_range, jit, large_empty, parallel, prefetch
+from kernels.memory import array, empty_gradient
+from kernels.threads import CACHE_LINE, ZERO, check_range, jit, parallel, prefetch
 
 # numba keeps compiled code by the date of the file it stands in: after changing a function here that other files
 # inline (or `prefetch` in threads.py), delete the `__pycache__` folders of kernels/.
@@ -38,7 +39,7 @@ def row_dots(indptr: Tensor, ids: Tensor, x: Tensor, table: Tensor) -> Tensor:
 def table_gradient(indptr: Tensor, ids: Tensor, weights: Tensor, source: Tensor, n_rows: int) -> Tensor:
     """out[row] = Σ over the entries that name the row of weights · source[token]: `[n_rows, d]`."""
     groups = segments.group_ragged(array(ids), array(indptr), array(weights), array(weights), n_rows)
-    out = large_empty(n_rows, source.shape[1])
+    out = empty_gradient(n_rows, source.shape[1])
     segments.sum_rows(groups, groups.first, array(source), array(out))
     return out
 

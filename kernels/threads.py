@@ -8,9 +8,7 @@ fork (data loaders) nor, in its other layer, two Python threads calling at once.
 
 from __future__ import annotations
 
-import ctypes
 import itertools
-import mmap
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -23,18 +21,14 @@ from llvmlite import ir
 from numba.extending import intrinsic
 from torch import Tensor
 
+from kernels.memory import array
+
 # Sums may be reordered (into vector lanes, always the same way); NaN and infinity keep their meaning.
 _FAST = {"reassoc", "contract", "nsz", "arcp"}
 
 ZERO = np.float32(0)
-HUGE_PAGE = 2**21  # bytes
-MADV_COLLAPSE = 25  # of Linux 6.1; Python's mmap does not name it
-ASK_EVERY = 256  # calls with a table at the same place
-MOST_TABLES = 4096  # remembered
 CACHE_LINE = 16  # float32 in a cache line
 
-_advise = ctypes.CDLL(None).madvise if hasattr(mmap, "MADV_HUGEPAGE") else None
-_calls: dict[tuple[int, int], int] = {}  # address and bytes of a table -> calls with it
 _pools: dict[int, ThreadPoolExecutor] = {}
 os.register_at_fork(after_in_child=_pools.clear)  # a forked child has none of the threads
 
@@ -63,45 +57,6 @@ def parallel(kernel: Callable[..., Any], rows: int, *args: Any, grain: int = 16)
     work()
     for other in others:
         other.result()
-
-
-def array(tensor: Tensor) -> np.ndarray:
-    """The tensor's memory as a C-contiguous array (a copy only where it was not contiguous)."""
-    return tensor.detach().contiguous().numpy()
-
-
-def large_empty(*shape: int) -> Tensor:
-    """`torch.empty` in float32, on huge pages where the system grants them.
-
-    A fresh table of 16 MB is 4,096 page faults, which cost more than the kernel that fills it.
-    """
-    tensor = torch.empty(shape, dtype=torch.float32)
-    if _advise is not None:
-        _ask_for_huge_pages(tensor, mmap.MADV_HUGEPAGE)
-    return tensor
-
-
-def table(tensor: Tensor) -> np.ndarray:
-    """`array` of a table that stays for many calls and whose rows are read in no order, put on huge pages where the
-    system grants them: on small ones every row of a large table costs a walk of the page tables beside the row itself.
-    """
-    if _advise is not None and tensor.is_contiguous():
-        place = tensor.data_ptr(), tensor.nbytes
-        if len(_calls) >= MOST_TABLES:
-            _calls.clear()
-        # Now and then again: another table may lie where one was, or huge pages have become free.
-        if _calls.get(place, 0) % ASK_EVERY == 0:
-            _ask_for_huge_pages(tensor, MADV_COLLAPSE)
-        _calls[place] = _calls.get(place, 0) + 1
-    return array(tensor)
-
-
-def _ask_for_huge_pages(tensor: Tensor, advice: int) -> None:
-    """What it answers does not matter: memory on small pages is as right, only slower."""
-    begin, end = tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes
-    begin, end = -(-begin // HUGE_PAGE) * HUGE_PAGE, end // HUGE_PAGE * HUGE_PAGE
-    if _advise is not None and end > begin:
-        _advise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), advice)
 
 
 def check_range(indices: Tensor, rows: int) -> None:

@@ -6,9 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kernels.memory import array
 from kernels.product_keys import reference
 from kernels.selection.cpu import LAST, bits_of, key_of, rank, take, unpack
-from kernels.threads import array, jit, parallel
+from kernels.threads import jit, parallel
 
 
 def best(scores1: Tensor, scores2: Tensor, k: int) -> tuple[Tensor, Tensor]:

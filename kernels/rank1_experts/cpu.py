@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from kernels import segments
+from kernels.memory import array, empty_gradient, table
 from kernels.rows import add_rows, dots, fetch_rows
-from kernels.threads import ZERO, array, check_range, jit, large_empty, parallel, table
+from kernels.threads import ZERO, check_range, jit, parallel
 
 ONE, HALF, ROOT_HALF = np.float32(1), np.float32(0.5), np.float32(math.sqrt(0.5))
 NORMAL = np.float32(1 / math.sqrt(2 * math.pi))  # the standard normal density at 0
@@ -61,7 +62,7 @@ def backward(
     )  # fmt: skip
     groups = segments.group(array(indices), indices.shape[1], array(dh), array(c), len(u))
     rows = len(groups.touched) if compact else len(u)
-    du, dv = (large_empty(rows, x.shape[1]) for _ in range(2))
+    du, dv = (empty_gradient(rows, x.shape[1]) for _ in range(2))
     segments.sum_rows(groups, groups.first, array(x), array(du), compact)
     segments.sum_rows(groups, groups.second, array(dy), array(dv), compact)
     return dx, dgates, torch.from_numpy(groups.touched), du, dv
@@ -78,7 +79,7 @@ def backward_coefficients(
         KINDS[activation], array(dx), array(dgates), array(dh),
     )  # fmt: skip
     groups = segments.group(array(indices), indices.shape[1], array(dh), array(dh), len(u))
-    du = large_empty(len(groups.touched) if compact else len(u), x.shape[1])
+    du = empty_gradient(len(groups.touched) if compact else len(u), x.shape[1])
     segments.sum_rows(groups, groups.first, array(x), array(du), compact)
     return dx, dgates, torch.from_numpy(groups.touched), du
 

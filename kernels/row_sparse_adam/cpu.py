@@ -7,7 +7,8 @@ import math
 import numpy as np
 from torch import Tensor
 
-from kernels.threads import array, check_range, jit, parallel
+from kernels.memory import array
+from kernels.threads import check_range, jit, parallel
 
 
 def update(

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kernels.threads import array, jit, parallel
+from kernels.memory import array
+from kernels.threads import jit, parallel
 
 LAST = np.int64(0x7FFFFFFF)
 LOW, HIGH = np.int32(-(2**31)), np.int32(2**31 - 1)
