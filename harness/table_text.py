@@ -25,6 +25,11 @@ _READ_ME = (
     "↓ lower is better, ↑ higher is better."
 )
 
+_ONE_SEED = (
+    "With one seed the interval, and so the verdict, is that of these very weights on other documents; trained anew "
+    "with another seed, a row may differ by more."
+)
+
 
 def _number(value: float, decimals: int | None) -> str:
     """`decimals` None: four significant digits; whole numbers in full up to 10 digits."""
@@ -139,6 +144,11 @@ def _seeds(row: Row) -> str:
     return f"{len(row.seeds)} seed{'s' if len(row.seeds) != 1 else ''}"
 
 
+def _some_have_one_seed(table: Table) -> bool:
+    """Of the rows that are trained; an n-gram model has no seed to vary."""
+    return any(len(row.seeds) == 1 for row in table.rows if row.kind != "reference")
+
+
 def _pipe_table(header: Sequence[str], rows: Sequence[Sequence[str]], right: bool = True) -> list[str]:
     align = ["---", *(["---:" if right else "---"] * (len(header) - 1))]
     return [f"| {' | '.join(line)} |" for line in ([c.replace("|", "\\|") for c in r] for r in (header, align, *rows))]
@@ -167,6 +177,8 @@ def markdown(table: Table) -> str:
         base = table.differences[0].b
         lines += ["", f"## difference from `{base}`", ""]
         lines += [f"System minus `{base}`, on the same documents. An interval that holds 0 resolves nothing.", ""]
+        if _some_have_one_seed(table):
+            lines += [_ONE_SEED, ""]
         header, *rows = zip(*columns, strict=True)
         lines += _pipe_table(header, [[f"`{system}`", *cells] for system, *cells in rows])
     dirty = " with uncommitted changes" if p.dirty else ""
@@ -223,8 +235,11 @@ def render(table: Table, console: Console) -> None:
             _print_columns(part, family, console)
         for reason in _reasons(rows, metrics):
             console.print(f"  {escape(reason)}", style="dim", highlight=False)
-    for part in _cut(_difference_columns(table, "loss/"), console.width):
+    columns = _difference_columns(table, "loss/")
+    for part in _cut(columns, console.width):
         _print_columns(part, f"difference from {table.differences[0].b} (of all figures: table.md)", console)
+    if columns and _some_have_one_seed(table):
+        console.print(f"  {_ONE_SEED}", style="dim", highlight=False)
     for row in table.rows:
         for note in row.notes:
             console.print(f"  {escape(row.system)}: {escape(note)}", style="dim", highlight=False)

@@ -159,6 +159,18 @@ def test_markdown_says_units_direction_reason_and_verdict(table):
         assert not line.startswith("|") or line.endswith("|")
 
 
+def test_a_verdict_of_one_seed_is_said_to_be_of_these_weights(table):
+    rows = [result("dense", 0, 1.9), result("peer", 0, 1.7)]
+    other = 1.7 + np.random.default_rng(1).normal(0, 0.01, 1000)
+    rows[1].measurements[0] = Measurement("loss/bits_per_byte", 1.7, "bits/byte", "lower", 1, other, "documents")
+    one = build("x", rows, provenance(), "dense")
+    for table_, says in ((one, True), (table, False)):  # the n-gram row there has one seed and is not trained
+        out = io.StringIO()
+        render(table_, Console(file=out, width=200, color_system=None))
+        assert ("With one seed the interval" in markdown(table_)) == says
+        assert ("With one seed the interval" in out.getvalue()) == says
+
+
 def test_csv_has_a_line_a_system_and_timing_last(table):
     rows = list(csv.DictReader(io.StringIO(csv_text(table))))
     assert [r["system"] for r in rows] == ["bigram", "dense", "dense+topk[k=16]"]
