@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kernels import segments
 from kernels.memory import array, empty_gradient
-from kernels.threads import CACHE_LINE, ZERO, check_range, jit, parallel, prefetch
+from kernels.threads import CACHE_LINE, ZERO, check_range, jit, leaf, parallel, prefetch
 
 # numba keeps compiled code by the date of the file it stands in: after changing a function here that other files
 # inline (or `prefetch` in threads.py), delete the `__pycache__` folders of kernels/.
@@ -59,13 +59,13 @@ def _weighted_rows(indptr, ids, weights, table, out, start, stop):
         add_rows(table, rows, kept, n, out[t])
 
 
-@jit
+@leaf
 def _row_dots(indptr, ids, x, table, out, start, stop):
     for t in range(start, stop):
         dots(table, x[t], ids, indptr[t], indptr[t + 1], indptr[stop], out)
 
 
-@jit
+@leaf
 def fetch_rows(table, rows, begin, end):
     d = table.shape[1]
     for i in range(begin, end):
@@ -73,7 +73,7 @@ def fetch_rows(table, rows, begin, end):
             prefetch(table, rows[i] * d + j)  # pyright: ignore[reportCallIssue] (an intrinsic)
 
 
-@jit
+@leaf
 def dots(table, row, rows, begin, end, known, out):
     """out[i] = table[rows[i]] · row for i in [begin, end). Rows up to number `known` may be fetched ahead."""
     d = table.shape[1]
@@ -97,7 +97,7 @@ def dots(table, row, rows, begin, end, known, out):
         i += 1
 
 
-@jit
+@leaf
 def add_rows(table, rows, weights, n, out):
     """out = Σ weights[i] · table[rows[i]]"""
     d = table.shape[1]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kernels.threads import ZERO, jit, parallel
+from kernels.threads import ZERO, jit, leaf, parallel
 
 PIECE = 512  # pairs summed in one go; fixed, because the order of a sum decides its last bits
 
@@ -125,7 +125,7 @@ def _group(ids, indptr, first, second, n_rows, piece):
     return tokens[:kept], first_grouped[:kept], second_grouped[:kept], touched, pieces, hot, n_partials
 
 
-@jit
+@leaf
 def _clear_gap(touched, pieces, number, out):
     """Zero the rows that no pair touches, between the row of this piece and the row before it."""
     place = pieces[number, 0]
@@ -135,7 +135,7 @@ def _clear_gap(touched, pieces, number, out):
                 out[row, j] = 0
 
 
-@jit
+@leaf
 def _sum_pieces(tokens, weights, touched, pieces, compact, source, out, partials, start, stop):
     for number in range(start, stop):
         # Numbers, not slices or other names of arrays: counting references to an array is an atomic operation.
@@ -148,7 +148,7 @@ def _sum_pieces(tokens, weights, touched, pieces, compact, source, out, partials
             _sum_pairs(tokens, weights, begin, end, source, partials, partial)
 
 
-@jit
+@leaf
 def _sum_pairs(tokens, weights, begin, end, source, target, row):
     """target[row] = Σ weights · source[tokens], over pairs [begin, end)."""
     # Four source rows at a time: fewer passes over the target, and four reads in flight. What is missing to four is

@@ -1,8 +1,9 @@
 """Rank-1 experts on CPU (numba, float32). Nothing of size tokens × slots × d is formed.
 
 Forward and the token side of backward walk over tokens and read expert rows in fours (the tables leave the cache, so
-several reads must be in flight); the expert side is a counting sort and segmented sums (kernels/segments.py). Slots
-whose activation and slope are both zero (half of them under relu) cost nothing but the dot product.
+several reads must be in flight), one table a pass: two at once drive each other out of the last cache. The expert side
+is a counting sort and segmented sums (kernels/segments.py). Slots whose activation and slope are both zero (half of
+them under relu) cost nothing but the dot product.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import Tensor
 from kernels import segments
 from kernels.memory import array, empty_gradient, table
 from kernels.rows import add_rows, dots, fetch_rows
-from kernels.threads import ZERO, check_range, jit, parallel
+from kernels.threads import ZERO, check_range, jit, leaf, parallel
 
 ONE, HALF, ROOT_HALF = np.float32(1), np.float32(0.5), np.float32(math.sqrt(0.5))
 NORMAL = np.float32(1 / math.sqrt(2 * math.pi))  # the standard normal density at 0
@@ -25,10 +26,9 @@ KINDS = {"relu": 0, "relu2": 1, "gelu": 2, "silu": 3}
 
 def forward(x: Tensor, u: Tensor, v: Tensor, indices: Tensor, gates: Tensor, activation: str) -> tuple[Tensor, Tensor]:
     """(y `[tokens, d]`, h `[tokens, slots]`: the pre-activations uᵀx, kept for backward)."""
-    check_range(indices, len(u))
-    y, h = torch.empty_like(x, memory_format=torch.contiguous_format), torch.empty_like(gates).contiguous()
-    parallel(_project, len(x), array(x), table(u), array(indices), array(h))
-    parallel(_combine, len(x), table(v), array(indices), array(gates), array(h), KINDS[activation], array(y))
+    coefficient, h = coefficients(x, u, indices, gates, activation)
+    y = torch.empty_like(x, memory_format=torch.contiguous_format)
+    parallel(_add_experts, len(x), table(v), array(indices), array(coefficient), array(y))
     return y, h
 
 
@@ -57,9 +57,10 @@ def backward(
     dx = torch.empty_like(dy, memory_format=torch.contiguous_format)
     dgates, dh, c = (torch.empty_like(h) for _ in range(3))  # dh weighs x in du, c weighs dy in dv
     parallel(
-        _backward_tokens, len(dy), array(dy), table(u), table(v), array(indices), array(gates), array(h),
-        KINDS[activation], array(dx), array(dgates), array(dh), array(c),
+        _backward_slots, len(dy), array(dy), table(v), array(indices), array(gates), array(h), KINDS[activation],
+        array(dgates), array(dh), array(c),
     )  # fmt: skip
+    parallel(_add_experts, len(dy), table(u), array(indices), array(dh), array(dx))
     groups = segments.group(array(indices), indices.shape[1], array(dh), array(c), len(u))
     rows = len(groups.touched) if compact else len(u)
     du, dv = (empty_gradient(rows, x.shape[1]) for _ in range(2))
@@ -75,16 +76,16 @@ def backward_coefficients(
     dx = torch.empty_like(x, memory_format=torch.contiguous_format)
     dgates, dh = torch.empty_like(h), torch.empty_like(h)
     parallel(
-        _backward_coefficients, len(dc), array(dc), table(u), array(indices), array(gates), array(h),
-        KINDS[activation], array(dx), array(dgates), array(dh),
-    )  # fmt: skip
+        _backward_activation, len(dc), array(dc), array(gates), array(h), KINDS[activation], array(dgates), array(dh)
+    )
+    parallel(_add_experts, len(dc), table(u), array(indices), array(dh), array(dx))
     groups = segments.group(array(indices), indices.shape[1], array(dh), array(dh), len(u))
     du = empty_gradient(len(groups.touched) if compact else len(u), x.shape[1])
     segments.sum_rows(groups, groups.first, array(x), array(du), compact)
     return dx, dgates, torch.from_numpy(groups.touched), du
 
 
-@jit
+@leaf
 def _activation(h, kind, act, slope):
     """act and its derivative at every element of the row h. One loop a kind, so that each becomes vector code."""
     if kind == 0:
@@ -107,7 +108,7 @@ def _activation(h, kind, act, slope):
             slope[s] = sigmoid * (ONE + h[s] * (ONE - sigmoid))
 
 
-@jit
+@leaf
 def _project(x, u, indices, h, start, stop):
     slots = indices.shape[1]
     rows, out = indices.reshape(-1), h.reshape(-1)
@@ -125,26 +126,23 @@ def _activate(gates, h, kind, out, start, stop):
 
 
 @jit
-def _combine(v, indices, gates, h, kind, y, start, stop):
+def _add_experts(experts, indices, weights, out, start, stop):
     slots = indices.shape[1]
-    act, slope, weights = np.empty_like(h[0]), np.empty_like(h[0]), np.empty(slots + 1, np.float32)
-    rows = np.empty(slots + 1, np.int64)
+    rows, kept = np.empty(slots + 1, np.int64), np.empty(slots + 1, np.float32)
     for t in range(start, stop):
-        _activation(h[t], kind, act, slope)
         n = 0
         for s in range(slots):  # no branch: which slots are silent is not predictable
-            rows[n], weights[n] = indices[t, s], gates[t, s] * act[s]
-            n += weights[n] != 0
-        fetch_rows(v, rows, 0, min(4, n))
-        add_rows(v, rows, weights, n, y[t])
+            rows[n], kept[n] = indices[t, s], weights[t, s]
+            n += kept[n] != 0
+        fetch_rows(experts, rows, 0, min(4, n))
+        add_rows(experts, rows, kept, n, out[t])
 
 
 @jit
-def _backward_tokens(dy, u, v, indices, gates, h, kind, dx, dgates, dh, c, start, stop):
+def _backward_slots(dy, v, indices, gates, h, kind, dgates, dh, c, start, stop):
     slots = indices.shape[1]
     act, slope = np.empty_like(h[0]), np.empty_like(h[0])
-    reads, weights = np.empty(slots + 1, np.float32), np.empty(slots + 1, np.float32)
-    at, rows = np.empty(slots + 1, np.int64), np.empty(slots + 1, np.int64)
+    reads, at, rows = np.empty(slots + 1, np.float32), np.empty(slots + 1, np.int64), np.empty(slots + 1, np.int64)
     for t in range(start, stop):
         _activation(h[t], kind, act, slope)
         n = 0
@@ -154,27 +152,17 @@ def _backward_tokens(dy, u, v, indices, gates, h, kind, dx, dgates, dh, c, start
             n += (act[s] != 0) | (slope[s] != 0)
         fetch_rows(v, rows, 0, min(4, n))
         dots(v, dy[t], rows, 0, n, n, reads)
-        fetch_rows(u, rows, 0, min(4, n))
         for i in range(n):
             s = at[i]
             dgates[t, s] = reads[i] * act[s]
-            weights[i] = reads[i] * gates[t, s] * slope[s]
-            dh[t, s] = weights[i]
-        add_rows(u, rows, weights, n, dx[t])
+            dh[t, s] = reads[i] * gates[t, s] * slope[s]
 
 
 @jit
-def _backward_coefficients(dc, u, indices, gates, h, kind, dx, dgates, dh, start, stop):
-    slots = indices.shape[1]
-    act, slope, weights = np.empty_like(h[0]), np.empty_like(h[0]), np.empty(slots + 1, np.float32)
-    rows = np.empty(slots + 1, np.int64)
+def _backward_activation(dc, gates, h, kind, dgates, dh, start, stop):
+    act, slope = np.empty_like(h[0]), np.empty_like(h[0])
     for t in range(start, stop):
         _activation(h[t], kind, act, slope)
-        n = 0
-        for s in range(slots):
+        for s in range(h.shape[1]):
             dgates[t, s] = dc[t, s] * act[s]
             dh[t, s] = dc[t, s] * gates[t, s] * slope[s]
-            rows[n], weights[n] = indices[t, s], dh[t, s]
-            n += weights[n] != 0
-        fetch_rows(u, rows, 0, min(4, n))
-        add_rows(u, rows, weights, n, dx[t])
