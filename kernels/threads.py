@@ -8,11 +8,12 @@ fork (data loaders) nor, in its other layer, two Python threads calling at once.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 import numba
 import numpy as np
@@ -22,6 +23,8 @@ from numba.extending import intrinsic
 from torch import Tensor
 
 from kernels.memory import array
+
+T = TypeVar("T")
 
 # Sums may be reordered (into vector lanes, always the same way); NaN and infinity keep their meaning.
 _FAST = {"reassoc", "contract", "nsz", "arcp"}
@@ -67,6 +70,15 @@ def parallel(kernel: Callable[..., Any], rows: int, *args: Any, grain: int = 16)
     work()
     for other in others:
         other.result()
+
+
+def beside(function: Callable[..., T], *args: Any) -> Callable[[], T]:
+    """Begin `function(*args)`, which must let go of the GIL to be of use, on another thread, and return what waits for
+    it. A `parallel` meanwhile has that thread's help once the function is done."""
+    threads = torch.get_num_threads()
+    if threads == 1:
+        return functools.partial(function, *args)
+    return _pool(threads - 1).submit(function, *args).result
 
 
 def check_range(indices: Tensor, rows: int) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 from kernels import segments
 from kernels.memory import array, empty_gradient, table
 from kernels.rows import add_rows, dots, fetch_rows
-from kernels.threads import ZERO, check_range, jit, leaf, parallel
+from kernels.threads import ZERO, beside, check_range, jit, leaf, parallel
 
 ONE, HALF, ROOT_HALF = np.float32(1), np.float32(0.5), np.float32(math.sqrt(0.5))
 NORMAL = np.float32(1 / math.sqrt(2 * math.pi))  # the standard normal density at 0
@@ -60,8 +60,10 @@ def backward(
         _backward_slots, len(dy), array(dy), table(v), array(indices), array(gates), array(h), KINDS[activation],
         array(dgates), array(dh), array(c),
     )  # fmt: skip
+    # Grouping waits on the cache and keeps one core busy, reading experts waits on memory: neither needs the other.
+    grouping = beside(segments.group, array(indices), indices.shape[1], array(dh), array(c), len(u))
     parallel(_add_experts, len(dy), table(u), array(indices), array(dh), array(dx))
-    groups = segments.group(array(indices), indices.shape[1], array(dh), array(c), len(u))
+    groups = grouping()
     rows = len(groups.touched) if compact else len(u)
     du, dv = (empty_gradient(rows, x.shape[1]) for _ in range(2))
     segments.sum_rows(groups, groups.first, array(x), array(du), compact)
