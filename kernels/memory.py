@@ -17,7 +17,7 @@ MADV_COLLAPSE = 25  # of Linux 6.1; Python's mmap does not name it
 ASK_EVERY = 256  # calls with a table at the same place
 MOST_TABLES = 4096  # remembered
 LARGEST_KEPT = 2**25  # bytes of a gradient whose memory is kept for the next one
-MOST_KEPT = 16
+MOST_KEPT = 16  # so 512 MB at most
 
 _advise = ctypes.CDLL(None).madvise if hasattr(mmap, "MADV_HUGEPAGE") else None
 _calls: dict[tuple[int, int], int] = {}  # address and bytes of a table -> calls with it
