@@ -138,7 +138,6 @@ def _clear_gap(touched, pieces, number, out):
 @leaf
 def _sum_pieces(tokens, weights, touched, pieces, compact, source, out, partials, start, stop):
     for number in range(start, stop):
-        # Numbers, not slices or other names of arrays: counting references to an array is an atomic operation.
         place, begin, end, partial = pieces[number, 0], pieces[number, 1], pieces[number, 2], pieces[number, 3]
         if not compact:
             _clear_gap(touched, pieces, number, out)
