@@ -10,7 +10,7 @@ from collections import deque
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 HUGE_PAGE = 2**21  # bytes
 MADV_COLLAPSE = 25  # of Linux 6.1; Python's mmap does not name it
@@ -27,6 +27,22 @@ _free: deque[mmap.mmap] = deque(maxlen=MOST_KEPT)  # the oldest goes when anothe
 def array(tensor: Tensor) -> np.ndarray:
     """The tensor's memory as a C-contiguous array (a copy only where it was not contiguous)."""
     return tensor.detach().contiguous().numpy()
+
+
+@torch.no_grad()
+def settle(module: nn.Module) -> None:
+    """Moves every parameter and buffer of `module` into memory that torch has aligned, in place.
+
+    A tensor that is mapped from a file lies where the file puts it, and matrix products round by how their operands
+    are aligned. After this, a module that was loaded computes the same digits as the one that was saved. Tensors that
+    share memory (tied weights) go on sharing it.
+    """
+    placed: dict[tuple[int, torch.Size, tuple[int, ...]], Tensor] = {}
+    for tensor in (*module.parameters(), *module.buffers()):
+        if tensor.is_meta:
+            continue
+        place = tensor.data_ptr(), tensor.shape, tensor.stride()
+        tensor.data = placed.setdefault(place, tensor.detach().clone())
 
 
 def table(tensor: Tensor) -> np.ndarray:

@@ -11,7 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +27,7 @@ from transformers.utils.output_capturing import capture_outputs
 
 from kernels import sparse_dictionary
 from kernels.codes import Codes
+from kernels.memory import settle
 from models.config import TrunkConfig
 
 Role = Literal["embedding", "norm", "matrix", "router", "table"]
@@ -191,6 +192,13 @@ class TrunkPreTrainedModel(PreTrainedModel):
     _supports_flex_attn = True
     _supports_attention_backend = True
     _can_record_outputs = {"hidden_states": Block, "attentions": LlamaAttention}  # noqa: RUF012
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """As in transformers. What was loaded computes the same digits as what was saved (see `kernels.memory`)."""
+        loaded = super().from_pretrained(*args, **kwargs)
+        settle(loaded[0] if isinstance(loaded, tuple) else loaded)  # a tuple with output_loading_info=True
+        return loaded
 
     def _init_weights(self, module: nn.Module) -> None:
         """GPT-2's: normal of std `initializer_range`; what writes to the residual stream is divided by √(2 layers)."""

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from kernels.codes import Codes
+from kernels.memory import settle
 from kernels.sparse_dictionary import decode, preactivations
 
 CONFIG_FILE = "cfg.json"
@@ -224,6 +225,7 @@ def load(folder: Path) -> Dictionary:
     dictionary = cls.from_file(weights, config, transcoder="transcoder" in architecture)
     metadata = config.get("metadata", {})
     dictionary.metadata = {key: value for key, value in metadata.items() if key != "sae_lens_version"}
+    settle(dictionary)
     return dictionary
 
 

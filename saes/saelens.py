@@ -25,6 +25,7 @@ from sae_lens.synthetic import ActivationGenerator, FeatureDictionary
 from torch import Tensor, nn
 
 from kernels.codes import Codes
+from kernels.memory import settle
 from kernels.sparse_dictionary import decode
 from saes.activations import Activations
 from saes.auxiliary import zipf_densities
@@ -156,10 +157,15 @@ class SAELensDictionary(Dictionary):
 def load_pretrained(source: str | Path, sae_id: str | None = None) -> Dictionary:
     """A dictionary that SAELens can load: a folder, or with `sae_id` a release of its list (fetched from the hub)."""
     if sae_id is not None:
-        return from_saelens(SAE.from_pretrained(str(source), sae_id))
+        return _settled(SAE.from_pretrained(str(source), sae_id))
     if not (Path(source) / "cfg.json").exists():
         raise ValueError(f"{source} holds no dictionary: cfg.json is missing (a release needs an id as well)")
-    return from_saelens(SAE.load_from_disk(source))
+    return _settled(SAE.load_from_disk(source))
+
+
+def _settled(sae: SAE[Any]) -> Dictionary:
+    settle(sae)
+    return from_saelens(sae)
 
 
 def from_saelens(sae: SAE[Any]) -> Dictionary:

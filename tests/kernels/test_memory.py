@@ -100,3 +100,19 @@ def test_no_more_memory_is_kept_than_said(nothing_kept) -> None:
     large = memory.empty_gradient(memory.LARGEST_KEPT // 4 // 64 + 1, 64)
     del large
     assert len(memory._free) == memory.MOST_KEPT
+
+
+def test_settled_weights_lie_where_torch_aligns_them_keep_their_values_and_stay_tied() -> None:
+    whole = torch.arange(33.0, dtype=torch.float32)
+    model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 4), torch.nn.BatchNorm1d(4))
+    crooked = torch.nn.Parameter(whole[1:17].view(4, 4))  # 4 bytes off, as a file may place it
+    model[0].weight = model[1].weight = crooked
+    model[2].running_mean = whole[17:21]
+    assert crooked.data_ptr() % 64
+    memory.settle(model)
+    for tensor in (*model.parameters(), *model.buffers()):
+        assert tensor.data_ptr() % 64 == 0
+    assert model[0].weight is model[1].weight
+    assert torch.equal(model[0].weight, whole[1:17].view(4, 4))
+    assert torch.equal(model[2].running_mean, whole[17:21])
+    assert model[0].weight.untyped_storage().data_ptr() != whole.untyped_storage().data_ptr()
