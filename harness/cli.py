@@ -53,7 +53,7 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would run and what is stored; do nothing.")
     ] = False,
-    device: Annotated[str, typer.Option(help="cpu, cuda or auto (cuda where there is one).")] = "auto",
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 or auto (cuda where there is one).")] = "auto",
     dtype: Annotated[str, typer.Option(help="float32, or bfloat16 (mixed precision, on a GPU).")] = "float32",
 ) -> None:
     """Run a comparison: train what is missing, measure it, write table and figures.
@@ -87,7 +87,7 @@ def plan(
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting. Repeatable.")
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda or auto (cuda where there is one).")] = "auto",
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 or auto (cuda where there is one).")] = "auto",
 ) -> None:
     """Say what every system would take, before anything is trained: size, FLOPs, memory, time here.
 
@@ -304,6 +304,10 @@ def _numerics(device: str, dtype: str) -> Any:
         raise BadInput(f"--device {device!r}: {nearest(device, ['auto', 'cpu', 'cuda'])}")
     if device != "cpu" and not torch.cuda.is_available():
         raise BadInput(f"--device {device!r}: this machine has no usable CUDA device; use cpu")
+    if device not in ("cpu", "cuda"):
+        have = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+        if device not in have:
+            raise BadInput(f"--device {device!r}: {nearest(device, ['auto', 'cpu', 'cuda', *have])}")
     if dtype not in ("float32", "bfloat16"):
         raise BadInput(f"--dtype {dtype!r}: {nearest(dtype, ['float32', 'bfloat16'])}")
     if dtype == "bfloat16" and device == "cpu":

@@ -13,6 +13,14 @@ class BadInput(HarnessError):
     exit_code = 2
 
 
+class Diverged(HarnessError):
+    """A training whose loss is no longer a number. tokens and training_flops: what it took until that was seen."""
+
+    def __init__(self, message: str, tokens: int) -> None:
+        super().__init__(message)
+        self.tokens, self.training_flops = tokens, 0.0
+
+
 class Interrupted(HarnessError):
     """The run was asked to stop (SIGTERM) and left its work so that the next run continues it. Exit 75."""
 

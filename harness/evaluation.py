@@ -31,7 +31,7 @@ class Cost:
     training_flops: float
     training_tokens: int
     training_seconds: float
-    peak_memory_bytes: int
+    peak_memory_bytes: int | None  # None: it could not be told
     trial_flops: float = 0.0  # of learning-rate trials, beside the training
 
 

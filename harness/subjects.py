@@ -3,7 +3,6 @@ starts from, trials of learning rates)."""
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,14 +15,14 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 import models
 from harness import upcycling
 from harness.corpus import Corpus
-from harness.errors import Interrupted
+from harness.errors import Diverged, Interrupted
 from harness.plan import SubjectStages
 from harness.progress import stage_progress
 from harness.stages import Stage, Store
 from harness.targets import dev_cross_entropy
 from harness.training import STOP, Teacher, TrainingRecord, save_untrained, train_subject
 from harness.training_config import LearningRateTrials, TrainingConfig
-from harness.trials import Trials, chosen, trial_config
+from harness.trials import Outcome, Trials, chosen, trial_config
 from saes.trainer import CURVE_FILE
 
 log = logging.getLogger(__name__)
@@ -145,15 +144,20 @@ class Subjects:
         wanted = self.trials
         if wanted is None or not stages.trials:
             return None
-        dev, flops = {}, 0.0
+        outcomes = {}
         for scale, stage in stages.trials.items():
 
             def produce(work: Path, scale: float = scale, label: str = stage.label) -> None:
                 training = trial_config(stages.spec.training, scale, wanted)
-                model = self._train(stages, training, self.first_seed, work, label)
-                (work / "dev.json").write_text(json.dumps(dev_cross_entropy(model, self.corpus.dev)))
+                try:
+                    model = self._train(stages, training, self.first_seed, work, label)
+                except Diverged as error:
+                    log.warning("%s: %s", label, error)
+                    outcome = Outcome(None, error.training_flops)
+                else:
+                    loss = dev_cross_entropy(model, self.corpus.dev)
+                    outcome = Outcome.of(loss, TrainingRecord.load(work).training_flops)
+                outcome.save(work)
 
-            folder = computed(self.store, stage, produce)
-            dev[scale] = json.loads((folder / "dev.json").read_text())
-            flops += TrainingRecord.load(folder).training_flops
-        return chosen(dev, flops)
+            outcomes[scale] = Outcome.load(computed(self.store, stage, produce))
+        return chosen(outcomes, stages.spec.name)

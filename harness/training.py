@@ -7,22 +7,25 @@ import logging
 import math
 import shutil
 import time
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.utils.data import Dataset
+import transformers
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import TrainerControl, TrainerState
 
-from harness.errors import HarnessError, Interrupted
-from harness.memory import peak_memory, reset_peak_memory
+from harness.errors import Diverged, HarnessError, Interrupted
+from harness.memory import DeviceMemory
 from harness.optimizer import MuonAdamW, clip_gradients
 from harness.probe import UsageProbe, probe_every
 from harness.progress import Report
-from harness.targets import Objective, dev_cross_entropy, forward_flops_per_token, sequence
+from harness.targets import Objective, dev_cross_entropy, forward_flops_per_token
+from harness.training_arguments import OneDevice
 from harness.training_config import Distillation, Floor, TrainingConfig
+from harness.training_order import Sequences
 from kernels import dispatch
 
 if TYPE_CHECKING:
@@ -37,8 +40,9 @@ _MARK = "complete.json"  # written last into a checkpoint: without it the checkp
 class TrainingRecord:
     """What training a subject took. Times are wall seconds on this machine, over all parts of an interrupted run.
 
-    training_flops holds all of it: teacher_flops, the part that a teacher's training and its forward passes took, too.
-    An untrained subject has 0 tokens. floor: c of a target with a floor, and the μ it ended with.
+    tokens: those that went through the model. training_flops holds all of it: teacher_flops, the part that a teacher's
+    training and its forward passes took, too. An untrained subject has 0 tokens. peak_memory_bytes: None where it
+    cannot be told (`harness.memory`). floor: c of a target with a floor, and the μ it ended with.
     """
 
     tokens: int
@@ -49,7 +53,7 @@ class TrainingRecord:
     training_flops: float
     seconds: float
     tokens_per_second: float
-    peak_memory_bytes: int
+    peak_memory_bytes: int | None
     final_loss: float | None
     kernels: dict[str, str]
     teacher_flops: float = 0.0
@@ -104,10 +108,11 @@ def train_subject(
     In the curve `loss` is always the next-token cross entropy, mean over the steps since the last row; `objective`,
     where it is another, is what was minimised.
 
-    Raises Interrupted after a checkpoint when SIGTERM was received, HarnessError when the loss is no longer finite.
+    Raises Interrupted after a checkpoint when SIGTERM was received, Diverged when the loss is no longer finite.
     """
     sequence_length = split.length
     steps = config.steps(sequence_length)
+    per_token = forward_flops_per_token(model, sequence_length)
     objective = _objective(config, teacher, dev)
     probe = UsageProbe(split)
     # A checkpoint between two points of the curve would lose the running mean of the loss.
@@ -115,43 +120,44 @@ def train_subject(
     save_every = math.ceil(interval / config.log_every) * config.log_every
     checkpoints = work / "checkpoint"
     resume = _last_complete(checkpoints)
-    curve = _Curve(work / "curve.jsonl", tokens_per_step=config.batch_sequences * sequence_length)
-    seconds_before = 0.0
+    curve = _Curve(work / "curve.jsonl")
+    seconds_before, tokens_before = 0.0, 0
     if resume is not None:
         state = json.loads((resume / _MARK).read_text())
-        seconds_before, objective.mu = state["seconds"], state["mu"]
+        seconds_before, tokens_before, objective.mu = state["seconds"], state["tokens"], state["mu"]
         probe.load(resume)
         log.info("continuing from step %d of %d", state["step"], steps)
     curve.truncate(after_step=int(resume.name.split("-")[1]) if resume else 0)
 
     optimizer = MuonAdamW(model, model.parameter_roles(), config)  # pyright: ignore[reportCallIssue]
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, _Schedule(steps, config.warmup))
-    arguments = TrainingArguments(
+    arguments = OneDevice(
         output_dir=str(checkpoints),
         max_steps=steps,
         per_device_train_batch_size=config.batch_sequences,
         max_grad_norm=config.clip,
         seed=seed,
-        data_seed=seed,
+        train_sampling_strategy="sequential",  # the order is that of Sequences
         logging_steps=config.log_every,
         logging_nan_inf_filter=False,
         save_strategy="steps" if config.checkpoints else "no",
         save_steps=save_every,
         save_total_limit=2,  # the newest may have been cut off while it was written
-        use_cpu=device == "cpu",
+        on=device,
         bf16=dtype == "bfloat16",
         report_to=[],
         disable_tqdm=True,
         dataloader_pin_memory=device != "cpu",
     )
-    reset_peak_memory(device)
-    watcher = _Watcher(curve, report, steps, seconds_before, objective, probe)
+    memory = DeviceMemory.watch(device, model, *([teacher.model] if teacher else []))
+    of_all = steps * config.batch_sequences * sequence_length
+    watcher = _Watcher(curve, report, steps, of_all, seconds_before, tokens_before, objective, probe)
     trainer = _Trainer(
         objective=objective,
         watcher=watcher,
         model=model,
         args=arguments,
-        train_dataset=_Sequences(split),
+        train_dataset=Sequences(split, steps * config.batch_sequences, seed),
         optimizers=(optimizer, scheduler),
     )
     trainer.remove_callback(_printer())
@@ -159,6 +165,10 @@ def train_subject(
     try:
         with dispatch.recording() as kernels:
             trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+        watcher.check_rest()
+    except Diverged as error:
+        error.training_flops = 3.0 * per_token * error.tokens
+        raise
     finally:
         STOP.training = False
     if watcher.stopped:
@@ -167,8 +177,7 @@ def train_subject(
     model.save_pretrained(work / "model")
     shutil.rmtree(checkpoints, ignore_errors=True)
     seconds = watcher.seconds()
-    tokens = steps * config.batch_sequences * sequence_length
-    flops = forward_flops_per_token(model, sequence_length)
+    tokens = watcher.tokens
     from_teacher = 0.0
     if teacher is not None:
         watched = isinstance(config.target, Distillation)
@@ -180,11 +189,11 @@ def train_subject(
         steps=steps,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         active_parameters=model.active_parameters(),  # pyright: ignore[reportCallIssue]
-        forward_flops_per_token=flops,
-        training_flops=3.0 * flops * tokens + from_teacher,
+        forward_flops_per_token=per_token,
+        training_flops=3.0 * per_token * tokens + from_teacher,
         seconds=seconds,
         tokens_per_second=tokens / seconds,
-        peak_memory_bytes=peak_memory(device),
+        peak_memory_bytes=memory.peak() if memory else None,
         final_loss=watcher.last_loss,
         kernels=dict(kernels),
         teacher_flops=from_teacher,
@@ -207,7 +216,7 @@ def save_untrained(model: PreTrainedModel, sequence_length: int, work: Path) -> 
         training_flops=0.0,
         seconds=0.0,
         tokens_per_second=0.0,
-        peak_memory_bytes=0,
+        peak_memory_bytes=None,
         final_loss=None,
         kernels={},
     )
@@ -234,12 +243,22 @@ def _objective(config: TrainingConfig, teacher: Teacher | None, dev: PackedSplit
 
 
 class _Trainer(Trainer):
-    """Trainer with our loss, and a clipping that knows sparse gradients."""
+    """Trainer with our loss, and a clipping that knows sparse gradients.
+
+    The clipping takes the place of accelerate's, through which Trainer clips; the watcher makes sure of every step, so
+    that a version of transformers that goes another way cannot train unclipped.
+    """
 
     def __init__(self, *, objective: Objective, watcher: _Watcher, **kwargs: Any) -> None:
         super().__init__(callbacks=[watcher], **kwargs)
         self.objective, self.watcher = objective, watcher
         self.model_accepts_loss_kwargs = False  # the loss is a mean over the batch
+
+        def clip(parameters: Iterable[torch.Tensor], max_norm: float, norm_type: float = 2) -> torch.Tensor:
+            watcher.clipped = True
+            return clip_gradients(parameters, max_norm)
+
+        self.accelerator.clip_grad_norm_ = clip
 
     def compute_loss(
         self,
@@ -249,11 +268,8 @@ class _Trainer(Trainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
         loss = self.objective(model, inputs["input_ids"], inputs["labels"])
-        self.watcher.note(self.objective.terms)
+        self.watcher.note(self.objective.terms, inputs["input_ids"].numel())
         return loss
-
-    def _clip_grad_norm(self, model: Any) -> torch.Tensor:
-        return clip_gradients(model.parameters(), self.args.max_grad_norm)
 
 
 class _Schedule:
@@ -268,23 +284,11 @@ class _Schedule:
         return max(0.0, (self.steps - step) / max(1, self.steps - self.rise))
 
 
-class _Sequences(Dataset):
-    def __init__(self, split: PackedSplit) -> None:
-        self.split = split
-
-    def __len__(self) -> int:
-        return len(self.split)
-
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        ids = sequence(self.split, index)
-        return {"input_ids": ids, "labels": ids}
-
-
 class _Curve:
     """Rows of `curve.jsonl`, strictly after the step that a resumed run continues from."""
 
-    def __init__(self, path: Path, tokens_per_step: int) -> None:
-        self.path, self.tokens_per_step = path, tokens_per_step
+    def __init__(self, path: Path) -> None:
+        self.path = path
 
     def truncate(self, after_step: int) -> None:
         rows = [line for line in self._lines() if json.loads(line)["step"] <= after_step]
@@ -296,25 +300,32 @@ class _Curve:
         # A killed run may have left half a line at the end.
         return [line for line in self.path.read_text().splitlines(keepends=True) if line.endswith("\n")]
 
-    def append(self, step: int, values: dict[str, float]) -> None:
-        row = {"step": step, "tokens": step * self.tokens_per_step, **values}
+    def append(self, step: int, tokens: int, values: dict[str, float]) -> None:
+        row = {"step": step, "tokens": tokens, **values}
         with open(self.path, "a") as file:
             file.write(json.dumps(row) + "\n")
 
 
 class _Watcher(TrainerCallback):
-    """Writes the curve, reports progress, marks complete checkpoints, stops on SIGTERM or a loss that is not finite."""
+    """Writes the curve, reports progress, marks complete checkpoints, stops on SIGTERM or a loss that is not finite.
+
+    tokens: what went through the model so far, counted as it goes in; of_all: what will have at the end.
+    """
 
     def __init__(
         self,
         curve: _Curve,
         report: Report,
         steps: int,
+        of_all: int,
         seconds_before: float,
+        tokens_before: int,
         objective: Objective,
         probe: UsageProbe,
     ) -> None:
         self.curve, self.report, self.steps = curve, report, steps
+        self.tokens, self.of_all = tokens_before, of_all
+        self.clipped = False
         self.objective, self.probe = objective, probe
         self.sums: dict[str, torch.Tensor] = {}  # terms of the loss since the last row; a checkpoint is made at a row
         self.noted = 0
@@ -325,8 +336,9 @@ class _Watcher(TrainerCallback):
     def seconds(self) -> float:
         return self.seconds_before + time.monotonic() - self.started
 
-    def note(self, terms: dict[str, torch.Tensor]) -> None:
+    def note(self, terms: dict[str, torch.Tensor], tokens: int) -> None:
         self.noted += 1
+        self.tokens += tokens
         for name, term in terms.items():
             self.sums[name] = self.sums[name] + term if name in self.sums else term
 
@@ -334,8 +346,13 @@ class _Watcher(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> TrainerControl:
         self.step = state.global_step
-        tokens = self.curve.tokens_per_step
-        self.report(self.step * tokens, self.steps * tokens, "tokens")
+        if not self.clipped:
+            raise HarnessError(
+                f"transformers {transformers.__version__} no longer clips gradients where this harness replaces it: "
+                "install the version that constraints.txt names"
+            )
+        self.clipped = False
+        self.report(self.tokens, self.of_all, "tokens")
         # Only from a point of the curve can training continue on the same curve: a few more steps until the next.
         if STOP.requested and self.step < self.steps and self.step % args.logging_steps == 0:
             self.stopped = control.should_training_stop = control.should_save = True
@@ -352,30 +369,45 @@ class _Watcher(TrainerCallback):
         if not logs or "loss" not in logs:
             return
         now = time.monotonic()
-        terms = {name: float(total) / self.noted for name, total in self.sums.items()}
-        self.sums, self.noted = {}, 0
+        terms = self._means()
         loss = terms.pop("cross_entropy")
         values = {"loss": loss, "lr": float(logs["learning_rate"]), "gradient_norm": float(logs["grad_norm"])}
         if terms.keys() != {"objective"}:  # else it is the cross entropy
             values |= terms
         if self._since:
-            before, step = self._since
-            values["tokens_per_second"] = (state.global_step - step) * self.curve.tokens_per_step / (now - before)
-        self._since = (now, state.global_step)
+            before, tokens = self._since
+            values["tokens_per_second"] = (self.tokens - tokens) / (now - before)
+        self._since = (now, self.tokens)
         self.last_loss = loss
         finite = math.isfinite(terms["objective"])
         if finite and state.global_step % probe_every(self.steps, int(args.logging_steps)) == 0:
             values |= self.probe.measure(kwargs["model"])
-        self.curve.append(state.global_step, values)
-        if not finite:
-            raise HarnessError(
-                f"the training loss became {terms['objective']} at step {state.global_step}: lower the learning rates"
-            )
+        self.curve.append(state.global_step, self.tokens, values)
+        self._check(terms["objective"])
+
+    def _means(self) -> dict[str, float]:
+        """Of the terms since the last row."""
+        means = {name: float(total) / self.noted for name, total in self.sums.items()}
+        self.sums, self.noted = {}, 0
+        return means
+
+    def _check(self, objective: float) -> None:
+        if not math.isfinite(objective):
+            says = f"the training loss became {objective} at step {self.step}: lower the learning rates"
+            raise Diverged(says, self.tokens)
+
+    def check_rest(self) -> None:
+        """At the end: the steps after the last row, which are all where a training has fewer than a row's."""
+        if self.noted:
+            terms = self._means()
+            self._check(terms["objective"])
+            if math.isnan(self.last_loss):
+                self.last_loss = terms["cross_entropy"]
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
         self.probe.save(folder)
-        mark = {"step": state.global_step, "seconds": self.seconds(), "mu": self.objective.mu}
+        mark = {"step": state.global_step, "seconds": self.seconds(), "tokens": self.tokens, "mu": self.objective.mu}
         (folder / _MARK).write_text(json.dumps(mark))
 
 

@@ -349,11 +349,13 @@ class TrunkForCausalLM(TrunkPreTrainedModel, GenerationMixin):
         return roles
 
     def active_parameters(self) -> int:
-        """Parameters that one token touches: one row of the embedding, the whole output head (also where it is tied to
-        the embedding), attention and norms, and of each feed-forward layer what its `active_parameters` says. A module
-        shared by the layers counts once."""
+        """Parameters that one token touches: the whole output head, one row of the embedding where that is not the
+        head's, attention and norms, and of each feed-forward layer what its `active_parameters` says. A module shared
+        by the layers counts once."""
         config = self.config
-        active = config.d_model + config.d_model * config.vocab_size + config.d_model  # input row, head, final norm
+        active = config.d_model * config.vocab_size + config.d_model  # head, final norm
+        if not config.tie_word_embeddings:
+            active += config.d_model
         if self.model.shared is not None:
             active += sum(p.numel() for p in self.model.shared.parameters())
         for block in self.model.layers:

@@ -69,12 +69,12 @@ def measure(out: Path, size: Size | None = None, edit_size: edits.EditSize | Non
     size, edit_size = size or Size(), edit_size or edits.EditSize()
     _steps(Size(tokens=2000, units=500, active=8))  # compiles
     firing = planted(size)
-    reset_peak_memory("cpu")
+    reset_peak_memory()
     steps, found, (total, distinct, kept) = _steps(size, firing)
     machine = f"{platform.machine()}, {platform.system()}"
     seconds = sum(step.seconds for step in steps)
     threads = torch.get_num_threads()
-    peak = peak_memory("cpu")
+    peak = peak_memory()
     edited = edits.measure(edit_size)
     report = Report(size, machine, threads, steps, seconds, peak, total, distinct, kept, found, edit_size, edited)
     table.write_atomically(out / "table.md", ("\n".join(_markdown(report)) + "\n").encode())

@@ -6,7 +6,7 @@ from harness.evaluation import Evaluation
 from harness.measurement import Measurement
 from harness.training_config import Strict
 
-VERSION = 1
+VERSION = 2
 
 
 class Options(Strict):
@@ -17,7 +17,10 @@ def measure(evaluation: Evaluation, options: Options) -> list[Measurement]:
     """Parameters of subject and dictionaries; FLOPs (a multiply-add is two) of the forward pass per token and of the
     whole training: 3 × forward × tokens for a subject, and for a dictionary also the forward passes of its subject that
     collected activations, for a student all that its teacher took. trial_flops, of learning-rate trials, is not in it.
-    Seconds and bytes are this machine's, as measured when the stages ran."""
+    Tokens and FLOPs are of what went through. Active parameters are those that a token touches, the embedding's row not
+    again where the output head is tied to it. Seconds are this machine's, as measured when the stages ran; so are the
+    bytes that training the subject held on a GPU at most (in a process on the CPU, which also holds what other rows
+    left, a row's own cannot be told: there is no figure)."""
     cost = evaluation.cost
     found = [
         Measurement("cost/parameters", cost.parameters, "parameters", "lower", VERSION),
@@ -26,8 +29,9 @@ def measure(evaluation: Evaluation, options: Options) -> list[Measurement]:
         Measurement("cost/training_flops", cost.training_flops, "FLOP", "lower", VERSION),
         Measurement("cost/training_tokens", cost.training_tokens, "tokens", "none", VERSION),
         Measurement("cost/training_seconds", cost.training_seconds, "s", "lower", VERSION),
-        Measurement("cost/peak_memory", cost.peak_memory_bytes / 2**20, "MiB", "lower", VERSION),
     ]
+    if cost.peak_memory_bytes is not None:
+        found.append(Measurement("cost/peak_memory", cost.peak_memory_bytes / 2**20, "MiB", "lower", VERSION))
     if cost.training_seconds > 0:  # not so for an untrained control
         speed = cost.training_tokens / cost.training_seconds
         found.append(Measurement("cost/tokens_per_second", speed, "tokens/s", "higher", VERSION))

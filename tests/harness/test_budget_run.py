@@ -19,7 +19,7 @@ from harness.errors import BadInput
 from harness.plan import Numerics, Plan, make_plan
 from harness.stages import Store
 from harness.training import TrainingRecord
-from harness.trials import Trials, chosen
+from harness.trials import Outcome, Trials
 
 EXPERIMENT = """
 description: Every way to train, at a size that says nothing.
@@ -43,7 +43,7 @@ systems:
   dense[untrained=true]: {d_model: 16, n_layers: 1, n_heads: 2}
 metrics: [loss, cost]
 scaling: ["dense[d_model=8]", dense, "dense[d_model=32]"]
-learning_rate_trials: {scales: [0.5, 1], tokens: 512}
+learning_rate_trials: {scales: [0.5, 1, 1e9], tokens: 512}
 training: {tokens: 4096, batch_sequences: 8, log_every: 2, checkpoints: 1}
 evaluation: {sequences: 16, codes_sequences: 4, resamples: 100}
 tracking: off
@@ -101,17 +101,19 @@ def test_the_scaling_curve_gives_dense_equivalent_compute_to_every_trained_row(r
     assert 0.2 < middle.value < 5  # a point of the curve lies near the line
 
 
-def test_the_trial_with_the_least_dev_loss_is_taken(ran: Ran) -> None:
+def test_the_trial_with_the_least_dev_loss_is_taken_and_one_that_diverged_has_lost(ran: Ran) -> None:
     run = next(run for run in ran.plan.runs if run.spec.name == "dense")
     trials = Trials.load(ran.store / run.subject.folder)
     assert trials is not None
-    assert trials.dev[f"{trials.scale:g}"] == min(trials.dev.values())
+    assert trials.dev[f"{trials.scale:g}"] == min(loss for loss in trials.dev.values() if loss is not None)
     for scale, stage in run.trained.trials.items():
-        assert json.loads((ran.store / stage.folder / "dev.json").read_text()) == trials.dev[f"{scale:g}"]
-        assert TrainingRecord.load(ran.store / stage.folder).tokens == 512
+        assert Outcome.load(ran.store / stage.folder).dev == trials.dev[f"{scale:g}"]
+        if trials.dev[f"{scale:g}"] is not None:
+            assert TrainingRecord.load(ran.store / stage.folder).tokens == 512
+    assert trials.dev["1e+09"] is None
+    assert any("1e+09 (diverged)" in note for note in ran.row("dense").notes)
     rates = [json.loads(line)["lr"] for line in (ran.store / run.subject.folder / "curve.jsonl").open()]
     assert max(rates) == pytest.approx(0.04 * trials.scale)  # what the curve shows is the rate of the matrices
-    assert chosen({0.5: 3.0, 2.0: 2.5, 1.0: 2.5}, 7.0).scale == 1.0
 
 
 def test_an_upcycled_subject_starts_from_its_dense_row_and_says_so(ran: Ran) -> None:

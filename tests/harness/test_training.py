@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,11 +16,13 @@ import torch
 
 import models
 from harness import training
-from harness.errors import HarnessError, Interrupted
+from harness.errors import Diverged, HarnessError, Interrupted
+from harness.optimizer import MuonAdamW
 from harness.progress import silent
 from harness.targets import dev_cross_entropy
 from harness.training import Teacher, TrainingRecord, save_untrained, train_subject
 from harness.training_config import Distillation, Floor, StrengthL1, TargetStrengthL0, TrainingConfig
+from harness.training_order import Sequences as SequencesInOrder
 
 TINY = {"d_model": 16, "n_layers": 2, "n_heads": 2, "vocab_size": 61, "max_position_embeddings": 32}
 SMALL = {
@@ -265,3 +269,80 @@ def test_batch_statistics_and_sparse_tables_continue_to_the_bit(tmp_path: Path, 
     _stopped_after(tmp_path / "stopped", 20, architecture)
     train(tmp_path / "stopped", architecture)
     assert outcome(tmp_path / "stopped") == outcome(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("architecture", ["dense", *SMALL])
+def test_rates_a_billion_times_too_high_diverge_in_every_architecture_and_say_what_they_took(
+    tmp_path: Path, architecture: str
+) -> None:
+    with pytest.raises(Diverged, match=r"training loss became (nan|inf) at step") as caught:
+        train(tmp_path, architecture, CONFIG.scaled(1e9))
+    assert caught.value.training_flops > 0
+    assert caught.value.tokens % (4 * 32) == 0
+
+
+def test_a_training_shorter_than_a_row_of_the_curve_is_checked_at_its_end(tmp_path: Path) -> None:
+    short = TrainingConfig(tokens=3 * 4 * 32, batch_sequences=4, log_every=10)
+    assert 0 < (train(tmp_path / "short", config=short).final_loss or 0) < 10
+    with pytest.raises(Diverged):
+        train(tmp_path / "high", config=short.scaled(1e30))
+
+
+@pytest.mark.parametrize(("batch", "steps"), [(64, 8), (50, 3), (3, 20), (120, 2)])
+def test_the_tokens_and_flops_on_record_went_through_the_model_where_batches_do_not_divide_the_split(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: int, steps: int
+) -> None:
+    seen: list[int] = []
+    forward = models.TrunkForCausalLM.forward
+
+    @functools.wraps(forward)
+    def counting(self: Any, input_ids: Any = None, **kwargs: Any) -> Any:
+        if self.training:
+            seen.append(input_ids.numel())
+        return forward(self, input_ids=input_ids, **kwargs)
+
+    monkeypatch.setattr(models.TrunkForCausalLM, "forward", counting)
+    config = TrainingConfig(tokens=steps * batch * 32 - 5, batch_sequences=batch, log_every=1, checkpoints=0)
+    record = train(tmp_path, config=config)
+    assert seen == [batch * 32] * steps  # full, though an epoch has 50 sequences
+    assert record.tokens == sum(seen)
+    assert record.training_flops == 3 * record.forward_flops_per_token * sum(seen)
+    assert [row["tokens"] for row in curve_of(tmp_path)] == [batch * 32 * (step + 1) for step in range(steps)]
+
+
+def test_every_epoch_takes_all_sequences_once_and_its_order_depends_on_seed_and_epoch_alone() -> None:
+    split: Any = Sequences()
+    ids = [tuple(order["input_ids"].tolist()) for order in SequencesInOrder(split, 130, seed=3)]
+    epochs = [ids[:50], ids[50:100]]
+    assert [sorted(epoch) for epoch in epochs] == [sorted(tuple(row) for row in split.ids.tolist())] * 2
+    assert epochs[0] != epochs[1]
+    assert len(ids) == 130
+    longer = SequencesInOrder(split, 1000, seed=3)
+    assert [tuple(longer[index]["input_ids"].tolist()) for index in (129, 0, 70)] == [ids[129], ids[0], ids[70]]
+    assert [tuple(each["input_ids"].tolist()) for each in SequencesInOrder(split, 50, seed=4)] != ids[:50]
+
+
+def test_gradients_are_clipped_and_a_trainer_that_would_not_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clipped = TrainingConfig(**{**CONFIG.model_dump(), "clip": 1e-12, "tokens": 4 * 4 * 32, "weight_decay": 0.0})
+    norms: list[float] = []
+    step = MuonAdamW.step
+
+    def recording(self: MuonAdamW, closure: Any = None) -> Any:
+        grads = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
+        norms.append(float(torch.stack([grad.norm() for grad in grads]).norm()))
+        return step(self, closure)
+
+    monkeypatch.setattr(MuonAdamW, "step", recording)
+    train(tmp_path / "clipped", config=clipped)
+    assert len(norms) == 4
+    assert max(norms) < 1.01e-12
+    assert curve_of(tmp_path / "clipped")[0]["gradient_norm"] > 0.1  # before clipping
+    monkeypatch.setattr(training.Trainer, "_clip_grad_norm", lambda self, model: torch.ones(()))
+    with pytest.raises(HarnessError, match=r"transformers \S+ no longer clips gradients"):
+        train(tmp_path / "not", config=clipped)
+
+
+def test_a_row_has_no_peak_memory_where_the_process_holds_what_other_rows_left(tmp_path: Path) -> None:
+    assert train(tmp_path).peak_memory_bytes is None

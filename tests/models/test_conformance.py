@@ -350,10 +350,9 @@ def test_flops_agree_with_the_counter(case, monkeypatch):
 
 
 @every_case
-def test_active_parameters_do_not_exceed_what_there_is_but_for_the_embedding_row(case):
+def test_active_parameters_do_not_exceed_what_there_is(case):
     model = build(case)
-    # The input row is counted although the tied head contains it.
-    assert model.active_parameters() <= model.num_parameters() + model.config.d_model
+    assert model.active_parameters() <= model.num_parameters()
 
 
 @every_case

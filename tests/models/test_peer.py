@@ -132,3 +132,8 @@ def test_active_parameters_and_flops_by_hand():
     query, norm, keys, experts = 128 * 4 * 64, 64, 2 * 4 * 64 * 32, 2 * 32 * 128
     assert layer.active_parameters() == query + norm + keys + experts
     assert layer.flops_per_token() == 2 * (query + keys + experts)
+
+
+def test_heads_that_ask_for_more_experts_than_there_are_touch_each_once():
+    layer = Peer(PeerConfig(n_experts=16, heads=8, k=4), 0, None)
+    assert layer.active_parameters() == sum(p.numel() for p in layer.parameters())

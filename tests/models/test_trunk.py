@@ -97,7 +97,7 @@ def test_keep_rest_false_leaves_what_the_units_write(tied):
 def test_a_shared_module_counts_once_in_the_active_parameters(tied):
     d, width, layers, vocab = 16, 12, 3, 32
     block = 4 * d * d + 2 * d + 2 * d * width
-    assert tied.active_parameters() == d + vocab * d + d + layers * block + d * d
+    assert tied.active_parameters() == vocab * d + d + layers * block + d * d
 
 
 @torch.no_grad()
@@ -151,3 +151,10 @@ def test_second_moments_of_activations(activation, moment):
     assert second_moment(activation, 0.3) == pytest.approx(
         float(ACTIVATIONS[activation](0.3 * draws).square().mean()), rel=0.02
     )
+
+
+@pytest.mark.parametrize("tie", [True, False])
+def test_a_dense_model_touches_all_it_has_but_the_other_rows_of_an_embedding_of_its_own(tie):
+    model = models.build("dense", d_model=16, n_heads=2, n_layers=1, vocab_size=32, tie_word_embeddings=tie)
+    idle = 0 if tie else 31 * 16
+    assert model.active_parameters() == sum(p.numel() for p in model.parameters()) - idle
