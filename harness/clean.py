@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import BadInput, HarnessError
-from harness.stages import ROOT, Held, Store, locked
+from harness.source import ROOT
+from harness.stages import Held, Store, locked
 
 log = logging.getLogger(__name__)
 

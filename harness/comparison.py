@@ -2,37 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
 import torch
 import yaml
 from transformers.utils.logging import disable_progress_bar
 
-from harness import metrics, provenance, references, teachers
+from harness import dictionaries, measuring, provenance, references, teachers
 from harness.config import Experiment
 from harness.corpus import Corpus
 from harness.corpus.build import build, load
-from harness.decomposition import System
-from harness.dictionary_training import (
-    DictionaryRecord,
-    Job,
-    import_dictionaries,
-    load_dictionaries,
-    train_dictionaries,
-)
-from harness.evaluation import Cost, Evaluation, encode_split, read_codes
-from harness.measurement import Measurement
-from harness.metrics import loss as loss_metric
+from harness.dictionary_training import DictionaryRecord, load_dictionaries
+from harness.evaluation import Evaluation
+from harness.measurement import Measurement, load_measurements
 from harness.plan import Plan, SubjectStages, SystemRun
 from harness.progress import stage_progress
 from harness.scaling import with_dense_equivalent
-from harness.stages import Stage, Store, digest
+from harness.source import digest
+from harness.stages import Stage, Store
 from harness.subjects import Subjects, computed, stop_if_asked
 from harness.table import RowProvenance, SeedResult, Table, check_writable, details_folder, write_atomically
 from harness.table import build as build_table
@@ -40,13 +30,9 @@ from harness.table import write as write_table
 from harness.tracking import Invocation, tracker
 from harness.training import TrainingRecord
 from harness.trials import Trials
-from kernels import dispatch
-from saes.pretrained import Pretrained
 from saes.trainer import CURVE_FILE
 
 log = logging.getLogger(__name__)
-
-KERNELS = "kernels.json"  # in a stage folder: op -> implementation that ran in it
 
 
 class Comparison:
@@ -103,7 +89,7 @@ class Comparison:
 
     def _reference(self, name: str, stage: Stage, corpus: Corpus, invocation: Invocation) -> SeedResult:
         def produce(work: Path) -> None:
-            save_measurements(work, _measure_reference(name, corpus, self.experiment), {})
+            references.measure(name, corpus, self.experiment.evaluation, work)
 
         measurements, _ = load_measurements(self._stage(stage, produce))
         kept = RowProvenance(stages={"corpus": self.plan.corpus.key, "reference": stage.key})
@@ -189,51 +175,31 @@ class Comparison:
         if (stored := self.store.finished(run.dictionary)) is not None:
             return stored
         assert run.spec.dictionary is not None
-        if isinstance(source := run.spec.dictionary.config, Pretrained):
-            sites = run.spec.dictionary.sites
-            return self._stage(
-                run.dictionary,
-                lambda work: import_dictionaries(
-                    source, sites, work, self._subjects(corpus).model(run.trained), corpus.dev
-                ),
-            )
-        settings = run.spec.dictionary.settings
-        together = [
-            other
+        mine = run.spec.dictionary
+        together = {
+            other.dictionary.key: other
             for other in self.plan.runs
             if other.dictionary is not None
-            and other.subject.key == run.subject.key
-            and not isinstance(cast(Any, other.spec.dictionary).config, Pretrained)
-            and cast(Any, other.spec.dictionary).settings == settings
-        ]
-        stages = list({cast(Stage, other.dictionary).key: other for other in together}.values())
+            and other.spec.dictionary is not None
+            and (
+                other.dictionary.key == run.dictionary.key
+                or (other.subject.key == run.subject.key and dictionaries.learnt_together(mine, other.spec.dictionary))
+            )
+        }
 
         def produce(work: dict[str, Path]) -> None:
-            missing = {
-                key: other for other in stages if (key := cast(Stage, other.dictionary).key) in work
-            }  # fmt: skip
-            names = ", ".join(other.spec.name for other in missing.values())
-            log.info("dictionaries of %s, seed %d: %s", run.spec.subject.name, run.seed, names)
-            # One folder of checkpoints for the pass, named by who takes part: another set is another pass.
-            scratch = work[min(work)] / "checkpoint" / digest(sorted(work))[:16]
-            jobs = {
-                key: Job(cast(Any, other.spec.dictionary).config, cast(Any, other.spec.dictionary).sites, work[key])
-                for key, other in missing.items()
+            wanted = {
+                key: dictionaries.Wanted(other.spec.dictionary, work[key])
+                for key, other in together.items()
+                if key in work and other.spec.dictionary is not None
             }
-            seeded = cast(Any, settings).__class__(**{**asdict(settings), "seed": run.seed})
-            model = self._subjects(corpus).model(run.trained)
-            with stage_progress(f"dictionaries of {run.spec.subject.name}, seed {run.seed}") as report:
-                train_dictionaries(
-                    jobs,
-                    model,
-                    corpus.train,
-                    corpus.dev,
-                    seeded,
-                    scratch=scratch,
-                    report=report,
-                )
+            label = f"dictionaries of {run.spec.subject.name}, seed {run.seed}"
+            log.info("%s: %s", label, ", ".join(together[key].spec.name for key in wanted))
+            with stage_progress(label) as report:
+                dictionaries.produce(wanted, self._subjects(corpus).model(run.trained), corpus, run.seed, report)
 
-        self.store.run_together([cast(Stage, other.dictionary) for other in stages], produce)
+        stages = [stage for other in together.values() if (stage := other.dictionary) is not None]
+        self.store.run_together(stages, produce)
         stop_if_asked()
         return self.store.root / run.dictionary.folder
 
@@ -242,17 +208,15 @@ class Comparison:
         folder with what else it left."""
         evaluation: Evaluation | None = None
 
-        def prepared(artifacts: Path) -> Evaluation:
+        def prepared() -> Evaluation:
             nonlocal evaluation
             if evaluation is None:
                 evaluation = self._evaluation(run, corpus)
-            evaluation.artifacts = artifacts
             return evaluation
 
         def encode(work: Path) -> None:
-            with stage_progress(run.codes.label) as report, dispatch.recording() as ran:
-                encode_split(prepared(work), work, report)
-            (work / KERNELS).write_text(json.dumps(ran))
+            with stage_progress(run.codes.label) as report:
+                measuring.encode(prepared(), work, report)
 
         kernels = dict(TrainingRecord.load(self._subjects(corpus).trained(run.trained)).kernels)
         if run.dictionary:
@@ -263,11 +227,8 @@ class Comparison:
 
             def produce(work: Path, name: str = name, label: str = stage.label) -> None:
                 codes = self._stage(run.codes, encode)
-                with stage_progress(label), dispatch.recording() as ran:
-                    subject = prepared(work)
-                    subject.load_codes = lambda site: read_codes(codes, site)
-                    measured = metrics.module_of(name).measure(subject, self.plan.metric_options[name])
-                save_measurements(work, measured, {**json.loads((codes / KERNELS).read_text()), **ran})
+                with stage_progress(label):
+                    measuring.measure(name, self.plan.metric_options[name], prepared(), codes, work)
 
             folders[name] = self._stage(stage, produce)
             measured, ran = load_measurements(folders[name])
@@ -276,37 +237,17 @@ class Comparison:
         return found, kernels, folders
 
     def _evaluation(self, run: SystemRun, corpus: Corpus) -> Evaluation:
-        config = self.experiment.evaluation
-        training = TrainingRecord.load(self._subjects(corpus).trained(run.trained))
-        trials = Trials.load(self._subjects(corpus).trained(run.trained))
-        cost = Cost(
-            parameters=training.parameters,
-            active_parameters=training.active_parameters,
-            forward_flops_per_token=training.forward_flops_per_token,
-            training_flops=training.training_flops,
-            training_tokens=training.tokens,
-            training_seconds=training.seconds,
-            peak_memory_bytes=training.peak_memory_bytes,
-            trial_flops=trials.flops if trials else 0.0,
-        )
+        folder = self._subjects(corpus).trained(run.trained)
+        trials = Trials.load(folder)
+        cost = TrainingRecord.load(folder).cost(trial_flops=trials.flops if trials else 0.0)
         grafts = None
         if run.spec.dictionary is not None:
-            folder = self._dictionaries(run, corpus)
-            grafts = load_dictionaries(folder, run.spec.dictionary.sites, self.device)
-            cost = DictionaryRecord.load(folder).added_to(cost)
-        return Evaluation(
-            system=System(run.spec.name, self._subjects(corpus).model(run.trained), grafts),
-            split=corpus.eval,
-            dev=corpus.dev,
-            sequences=config.sequences,
-            codes_sequences=config.codes_sequences,
-            batch_sequences=config.batch_sequences,
-            resamples=config.resamples,
-            load_codes=lambda site: read_codes(self.store.root / run.codes.folder, site),
-            cost=cost,
-            tokenizer=corpus.tokenizer(),
-            document=corpus.documents.__getitem__,
-        )
+            trained = self._dictionaries(run, corpus)
+            grafts = load_dictionaries(trained, run.spec.dictionary.sites, self.device)
+            cost = DictionaryRecord.load(trained).added_to(cost)
+        model = self._subjects(corpus).model(run.trained)
+        codes = self.store.root / run.codes.folder
+        return measuring.evaluation_of(run.spec.name, model, grafts, corpus, self.experiment.evaluation, cost, codes)
 
     def _write(self, table: Table) -> None:
         from harness.report import figures
@@ -340,39 +281,3 @@ def _copy_readable(stage: Path, details: Path) -> None:
     for file in sorted(path for path in stage.iterdir() if path.suffix in (".md", ".html", ".parquet")):
         details.mkdir(parents=True, exist_ok=True)
         write_atomically(details / file.name, file.read_bytes())
-
-
-def save_measurements(folder: Path, measurements: Sequence[Measurement], kernels: dict[str, str]) -> None:
-    """measurements.json and, for those that were resampled, replicates.npz in a stage folder."""
-    rows = [{k: v for k, v in vars(m).items() if k != "replicates"} for m in measurements]
-    (folder / "measurements.json").write_text(json.dumps({"measurements": rows, "kernels": kernels}, indent=1))
-    arrays = {str(i): m.replicates for i, m in enumerate(measurements) if m.replicates is not None}
-    np.savez(folder / "replicates.npz", **cast(Any, arrays))
-
-
-def load_measurements(folder: Path) -> tuple[list[Measurement], dict[str, str]]:
-    stored = json.loads((folder / "measurements.json").read_text())
-    with np.load(folder / "replicates.npz", allow_pickle=False) as arrays:
-        found = [Measurement(**row, replicates=arrays.get(str(i))) for i, row in enumerate(stored["measurements"])]
-    return found, stored["kernels"]
-
-
-def _measure_reference(name: str, corpus: Corpus, experiment: Experiment) -> list[Measurement]:
-    """Loss of an n-gram model on the same targets that systems are measured on."""
-    log_p = references.log_probabilities(name, corpus)  # [sequences, length], nats
-    total = min(experiment.evaluation.sequences, len(corpus.eval))
-    batch = corpus.eval.batch(torch.arange(total))
-    targets = slice(1, None)
-    document = batch.document[:, targets].reshape(-1)
-    ids, rows = document.unique(return_inverse=True)
-
-    def by_document(values: torch.Tensor) -> torch.Tensor:
-        return torch.zeros(len(ids), dtype=torch.float64).index_add_(0, rows, values.reshape(-1).double())
-
-    nats = -torch.as_tensor(log_p[:total])[:, targets]
-    return loss_metric.summaries(
-        by_document(nats),
-        by_document(batch.n_bytes[:, targets]),
-        by_document(torch.ones_like(batch.n_bytes[:, targets])),
-        experiment.evaluation.resamples,
-    )

@@ -14,16 +14,16 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from harness.collecting import collect
+from harness.cost import Cost
 from harness.decomposition import Site
 from harness.end_to_end import FORWARD_PASSES, EndToEnd, NativeStream
 from harness.errors import HarnessError, Interrupted
-from harness.evaluation import Cost
 from harness.measurement import Direction, Measurement
 from harness.progress import Report
 from harness.training import STOP
 from kernels import dispatch
 from kernels.codes import ReadWrite
-from saes import dictionary as dictionary_files
+from saes import stored
 from saes.activations import Activations
 from saes.dictionary import Dictionary
 from saes.pretrained import Pretrained
@@ -286,4 +286,4 @@ def _held_out(split: PackedSplit) -> Tensor:
 
 
 def load_dictionaries(folder: Path, sites: tuple[Site, ...], device: str) -> dict[Site, ReadWrite]:
-    return {site: dictionary_files.load(folder / str(site)).to(device) for site in sites}
+    return {site: stored.load(folder / str(site)).to(device) for site in sites}

@@ -158,8 +158,8 @@ def _store(store: Path) -> Iterator[Check]:
 
 
 def _corpora() -> Iterator[Check]:
-    from harness.corpus import READERS, source_packages
     from harness.corpus.config import CorpusConfig
+    from harness.corpus.readers import READERS, source_packages
 
     for kind in READERS:
         try:

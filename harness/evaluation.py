@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from harness.cost import Cost
 from harness.decomposition import Encoded, Site, System
 from kernels.codes import Codes
 
@@ -19,20 +20,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
     from harness.corpus import Batch, Document, PackedSplit
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What a system took, all of it counted: the subject, collecting activations, and its dictionaries."""
-
-    parameters: int
-    active_parameters: int
-    forward_flops_per_token: float
-    training_flops: float
-    training_tokens: int
-    training_seconds: float
-    peak_memory_bytes: int | None  # None: it could not be told
-    trial_flops: float = 0.0  # of learning-rate trials, beside the training
 
 
 @dataclass

@@ -46,7 +46,7 @@ def _metrics() -> list[tuple[str, str]]:
 def _corpora() -> list[tuple[str, str]]:
     from importlib import import_module
 
-    from harness.corpus import READERS
+    from harness.corpus.readers import READERS
 
     return [(name, _first_sentence(import_module(module))) for name, module in READERS.items()]
 

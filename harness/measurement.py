@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal, cast
 
 import numpy as np
 
@@ -30,3 +33,19 @@ class Measurement:
     replicates: np.ndarray | None = None
     resampled: Literal["documents", "units", "examples"] | None = None
     reason: str | None = None
+
+
+def save_measurements(folder: Path, measurements: Sequence[Measurement], kernels: dict[str, str]) -> None:
+    """measurements.json and, for those that were resampled, replicates.npz in a stage folder."""
+    rows = [{k: v for k, v in vars(m).items() if k != "replicates"} for m in measurements]
+    (folder / "measurements.json").write_text(json.dumps({"measurements": rows, "kernels": kernels}, indent=1))
+    arrays = {str(i): m.replicates for i, m in enumerate(measurements) if m.replicates is not None}
+    np.savez(folder / "replicates.npz", **cast(Any, arrays))
+
+
+def load_measurements(folder: Path) -> tuple[list[Measurement], dict[str, str]]:
+    """What `save_measurements` left: the measurements, and op -> implementation that ran for them."""
+    stored = json.loads((folder / "measurements.json").read_text())
+    with np.load(folder / "replicates.npz", allow_pickle=False) as arrays:
+        found = [Measurement(**row, replicates=arrays.get(str(i))) for i, row in enumerate(stored["measurements"])]
+    return found, stored["kernels"]

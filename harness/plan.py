@@ -7,18 +7,16 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
-
-import torch
 
 import models
 from harness import metrics, teachers
 from harness.budget import Matching, matched
 from harness.config import Experiment, nearest, validated
-from harness.corpus import READERS, contents_digest, source_packages
+from harness.corpus.readers import READERS, contents_digest, source_packages
 from harness.errors import BadInput
+from harness.source import version_of
 from harness.stages import Stage
 from harness.systems import SubjectSpec, SystemSpec, system_specs
 from harness.training_config import Strict
@@ -37,7 +35,7 @@ class Numerics:
 
     def as_config(self) -> dict[str, Any]:
         kernels = os.environ.get("HARNESS_KERNELS", "")
-        return {**dataclasses.asdict(self), "torch": torch.__version__.split("+")[0], "kernels": kernels}
+        return {**dataclasses.asdict(self), "kernels": kernels}
 
 
 @dataclass(frozen=True)
@@ -119,7 +117,7 @@ def make_plan(experiment: Experiment, numerics: Numerics) -> Plan:
         config={
             "corpus": corpus_config,
             "contents": contents_digest(experiment.corpus),
-            "packages": _versions(source_packages(experiment.corpus)),
+            "packages": {name: version_of(name) for name in source_packages(experiment.corpus)},
         },
         modules=("harness.corpus.build", READERS[experiment.corpus.kind]),
     )
@@ -129,7 +127,7 @@ def make_plan(experiment: Experiment, numerics: Numerics) -> Plan:
             label=f"reference {name}",
             config={"reference": name, "sequences": experiment.evaluation.sequences, **_resamples(experiment)},
             upstream=(corpus.key,),
-            modules=("harness.references", "harness.metrics.loss"),
+            modules=("harness.references",),
         )
         for name in experiment.references
     }
@@ -166,7 +164,7 @@ def _system_run(
                 **numerics.as_config(),
             },
             upstream=(corpus.key, subject.key),
-            modules=("harness.dictionary_training", spec.dictionary.module),
+            modules=("harness.dictionaries", *spec.dictionary.modules),
         )
     upstream = (corpus.key, subject.key, *([dictionary.key] if dictionary else []))
     label = f"of {spec.name}, seed {seed}"
@@ -179,7 +177,7 @@ def _system_run(
             **numerics.as_config(),
         },
         upstream=upstream,
-        modules=("harness.evaluation", "harness.decomposition"),
+        modules=("harness.measuring",),
     )
     of_metric = {
         name: Stage(
@@ -195,7 +193,7 @@ def _system_run(
                 **numerics.as_config(),
             },
             upstream=(*upstream, codes.key),
-            modules=(metrics.names()[name], "harness.evaluation"),
+            modules=("harness.measuring", metrics.names()[name]),
         )
         for name, chosen in options.items()
     }
@@ -211,7 +209,7 @@ def subject_stages(
         "settings": {name: getattr(config, name) for name in type(config).settings()},
         **numerics.as_config(),
     }
-    modules = ("harness.training", spec.module)
+    modules = ("harness.subjects", spec.module)
     if spec.untrained:
         untrained = {**determined, "training": {"tokens": 0}, "seed": seed}
         stage = Stage("subject", f"subject {spec.name}, seed {seed}", untrained, (corpus.key,), modules)
@@ -235,7 +233,7 @@ def subject_stages(
     trials = {}
     if experiment.learning_rate_trials is not None:
         # One choice for all seeds, made with the first.
-        first, modules = experiment.seeds[0], (*modules, "harness.trials")
+        first = experiment.seeds[0]
         for scale in experiment.learning_rate_trials.scales:
             trial = trial_config(spec.training, scale, experiment.learning_rate_trials)
             trials[scale] = Stage(
@@ -270,13 +268,3 @@ def _metric_options(experiment: Experiment) -> dict[str, Strict]:
 
 def _resamples(experiment: Experiment) -> dict[str, int]:
     return {"resamples": experiment.evaluation.resamples}
-
-
-def _versions(packages: tuple[str, ...]) -> dict[str, str]:
-    found = {}
-    for name in packages:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "absent"
-    return found

@@ -1,7 +1,8 @@
 """The store: every stage's output, under a hash of everything that determines it.
 
 A stage is corpus → subject → dictionary → codes → metric. Its key hashes its configuration, the keys of the stages it
-reads, the source of the modules that compute it, and the numerical setting (torch version, device, dtype, threads).
+reads, the source of the modules that compute it and of all that they use (`source.py`), and the numerical setting
+(device, dtype, threads).
 So a repeated run finds what it needs, a changed line of code or option recomputes just what depends on it, and a stale
 result cannot be reused unseen.
 
@@ -10,36 +11,30 @@ On disk, below the store's root:
     <kind>/<key>/           a finished stage: its files and manifest.json (sizes and SHA-256 of every file)
     work/<kind>-<key>/      a stage under way; may hold checkpoints, so a killed run continues here
     locks/<kind>-<key>      held (flock) by the process that computes the stage; the system frees it when that dies
-    locks/run-<pid>         held by a run while it lives; names the stages that it needs (see harness/clean.py)
+    locks/run-<pid>-<random> held by a run while it lives; names the stages that it needs (see harness/clean.py)
 
 A stage becomes visible by one rename, after its files were flushed to disk. Nothing else in the store is shared.
 """
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import fcntl
-import functools
 import hashlib
 import json
 import logging
 import os
 import shutil
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
 from harness.errors import HarnessError
+from harness.source import digest, source_digest
 
 log = logging.getLogger(__name__)
-
-ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("kernels", "models", "saes", "harness")
-# Modules that only map names to others. A stage names the entries it uses, so that adding an architecture does not
-# change the key of every model trained before.
-REGISTRIES = frozenset({"models", "saes", "harness.metrics", "harness.systems"})
 
 
 @dataclass(frozen=True)
@@ -69,63 +64,6 @@ class Stage:
     @property
     def folder(self) -> str:
         return f"{self.kind}/{self.key}"
-
-
-def digest(value: Any) -> str:
-    """SHA-256 of the canonical JSON of `value` (sorted keys, no spaces)."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-def source_digest(modules: Sequence[str]) -> str:
-    """Digest of the code of `modules` and of every module of this project that they import, however deep.
-
-    Comments, docstrings and layout do not count: the digest is taken over the syntax tree.
-    """
-    seen: dict[str, str] = {}
-    todo = list(modules)
-    while todo:
-        name = todo.pop()
-        if name in seen:
-            continue
-        seen[name], imported = _module_code(name)
-        todo.extend(imported)
-    return digest(sorted(seen.items()))
-
-
-@functools.cache
-def _module_code(name: str) -> tuple[str, tuple[str, ...]]:
-    path = _module_path(name)
-    if path is None:
-        raise HarnessError(f"stage module {name!r} is not a module of this project")
-    tree = ast.parse(path.read_bytes())
-    imported: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            candidates = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            candidates = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        else:
-            candidates = []
-        for candidate in candidates:
-            if candidate.split(".")[0] in PACKAGES and candidate not in REGISTRIES and _module_path(candidate):
-                imported.add(candidate)
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
-            node.body = node.body[1:] or [ast.Pass()]
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), tuple(sorted(imported))
-
-
-def _module_path(name: str) -> Path | None:
-    if name.split(".")[0] not in PACKAGES:
-        # A third party's registered module: hash the file it lives in, follow nothing.
-        import importlib.util
-
-        found = importlib.util.find_spec(name)
-        return Path(found.origin) if found and found.origin else None
-    base = ROOT.joinpath(*name.split("."))
-    for path in (base.with_suffix(".py"), base / "__init__.py"):
-        if path.is_file():
-            return path
-    return None
 
 
 class Store:
@@ -192,7 +130,8 @@ class Store:
     @contextlib.contextmanager
     def in_use(self, stages: Sequence[Stage]) -> Iterator[None]:
         """While the block runs, `harness clean` leaves these stages alone, finished or not."""
-        path = self.root / "locks" / f"run-{os.getpid()}"
+        # Two containers that share a store may both be process 1.
+        path = self.root / "locks" / f"run-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         with contextlib.ExitStack() as held:
             waiting = "waiting: harness clean is under way"
             with self.disk_errors(), locked(self.root / "locks" / "clean", shared=True, waiting=waiting):

@@ -20,10 +20,9 @@ from harness.plan import SubjectStages
 from harness.progress import stage_progress
 from harness.stages import Stage, Store
 from harness.targets import dev_cross_entropy
-from harness.training import STOP, Teacher, TrainingRecord, save_untrained, train_subject
+from harness.training import CURVE_FILE, STOP, Teacher, TrainingRecord, save_untrained, train_subject
 from harness.training_config import LearningRateTrials, TrainingConfig
 from harness.trials import Outcome, Trials, chosen, trial_config
-from saes.trainer import CURVE_FILE
 
 log = logging.getLogger(__name__)
 

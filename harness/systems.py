@@ -69,8 +69,8 @@ class DictionarySpec:
     settings: TrainSettings
 
     @property
-    def module(self) -> str:
-        return type(self.config).__module__
+    def modules(self) -> tuple[str, ...]:
+        return self.config.modules()
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import transformers
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import TrainerControl, TrainerState
 
+from harness.cost import Cost
 from harness.errors import Diverged, HarnessError, Interrupted
 from harness.memory import DeviceMemory
 from harness.optimizer import MuonAdamW, clip_gradients
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _MARK = "complete.json"  # written last into a checkpoint: without it the checkpoint was cut off while being written
+
+
+CURVE_FILE = "curve.jsonl"
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,19 @@ class TrainingRecord:
     @staticmethod
     def load(folder: Path) -> TrainingRecord:
         return TrainingRecord(**json.loads((folder / "training.json").read_text()))
+
+    def cost(self, trial_flops: float) -> Cost:
+        """As the cost of a system; `trial_flops` is what choosing the learning rates took beside it."""
+        return Cost(
+            parameters=self.parameters,
+            active_parameters=self.active_parameters,
+            forward_flops_per_token=self.forward_flops_per_token,
+            training_flops=self.training_flops,
+            training_tokens=self.tokens,
+            training_seconds=self.seconds,
+            peak_memory_bytes=self.peak_memory_bytes,
+            trial_flops=trial_flops,
+        )
 
 
 class StopSignal:
@@ -120,7 +137,7 @@ def train_subject(
     save_every = math.ceil(interval / config.log_every) * config.log_every
     checkpoints = work / "checkpoint"
     resume = _last_complete(checkpoints)
-    curve = _Curve(work / "curve.jsonl")
+    curve = _Curve(work / CURVE_FILE)
     seconds_before, tokens_before = 0.0, 0
     if resume is not None:
         state = json.loads((resume / _MARK).read_text())
@@ -206,7 +223,7 @@ def train_subject(
 def save_untrained(model: PreTrainedModel, sequence_length: int, work: Path) -> TrainingRecord:
     """The control that was never trained: leaves what `train_subject` leaves, with an empty curve."""
     model.save_pretrained(work / "model")
-    (work / "curve.jsonl").write_text("")
+    (work / CURVE_FILE).write_text("")
     record = TrainingRecord(
         tokens=0,
         steps=0,

@@ -15,7 +15,6 @@ import json
 import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,26 +22,12 @@ import torch
 from torch import Tensor, nn
 
 from kernels.codes import Codes
-from kernels.memory import settle
 from kernels.sparse_dictionary import decode, preactivations
 
 CONFIG_FILE = "cfg.json"
 WEIGHTS_FILE = "sae_weights.safetensors"
 # The SAELens release whose layout we write; it treats files that name none as older than 6.0.
 SAELENS_FORMAT = "6.54.12"
-
-# SAELens' architecture name of a saved file -> the class that reads it.
-INFERENCE = {
-    "standard": "saes.relu:ReLU",
-    "transcoder": "saes.relu:ReLU",
-    "skip_transcoder": "saes.relu:ReLU",
-    "topk": "saes.topk:TopK",
-    "topk_transcoder": "saes.topk:TopK",
-    "topk_skip_transcoder": "saes.topk:TopK",
-    "jumprelu": "saes.thresholds:JumpReLU",
-    "jumprelu_transcoder": "saes.thresholds:JumpReLU",
-    "jumprelu_skip_transcoder": "saes.thresholds:JumpReLU",
-}
 
 
 @dataclass(frozen=True)
@@ -198,35 +183,6 @@ class EncoderDecoder(Dictionary):
         text.write_text(json.dumps(config, indent=1))
         os.replace(weights, folder / WEIGHTS_FILE)
         os.replace(text, folder / CONFIG_FILE)
-
-
-def load(folder: Path) -> Dictionary:
-    """The dictionary in a folder that `Dictionary.save` or SAELens wrote.
-
-    SAELens is imported only for what needs it: architectures of which we have no class, and those that transform
-    activations as they run. Raises ValueError when the folder holds none.
-    """
-    from safetensors.torch import load_file
-
-    if not (folder / CONFIG_FILE).exists() or not (folder / WEIGHTS_FILE).exists():
-        raise ValueError(f"{folder} holds no dictionary: {CONFIG_FILE} and {WEIGHTS_FILE} are needed")
-    config = json.loads((folder / CONFIG_FILE).read_text())
-    architecture = config.get("architecture")
-    runtime = config.get("normalize_activations", "none") != "none" or any(
-        config.get(key, False) for key in ("apply_b_dec_to_input", "rescale_acts_by_decoder_norm")
-    )
-    if architecture not in INFERENCE or runtime:
-        from saes.saelens import load_pretrained
-
-        return load_pretrained(folder)
-    module, _, name = INFERENCE[architecture].partition(":")
-    cls: type[EncoderDecoder] = getattr(import_module(module), name)
-    weights = Weights(**load_file(folder / WEIGHTS_FILE))
-    dictionary = cls.from_file(weights, config, transcoder="transcoder" in architecture)
-    metadata = config.get("metadata", {})
-    dictionary.metadata = {key: value for key, value in metadata.items() if key != "sae_lens_version"}
-    settle(dictionary)
-    return dictionary
 
 
 def _frozen(tensor: Tensor) -> nn.Parameter:

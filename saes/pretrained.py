@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from saes.dictionary import CONFIG_FILE, WEIGHTS_FILE, Dictionary, load
+from saes import stored
+from saes.dictionary import CONFIG_FILE, WEIGHTS_FILE, Dictionary
 
 LAYER = "{layer}"
 
@@ -36,6 +37,10 @@ class Pretrained:
     @property
     def name(self) -> str:
         return self.path or f"{self.release}/{self.id}"
+
+    def modules(self) -> tuple[str, ...]:
+        """Names of the modules whose code runs it, whatever the folder turns out to hold."""
+        return (type(self).__module__, *stored.modules())
 
     def check_layers(self, layers: int) -> None:
         """Raises ValueError when several layers would get one and the same dictionary."""
@@ -75,13 +80,11 @@ class Pretrained:
         """The dictionary for a layer of a subject of this width. Raises ValueError where they do not fit."""
         folder = self.folder(layer)
         if folder is not None:
-            dictionary = load(folder)
+            dictionary = stored.load(folder)
         else:
-            from saes.saelens import load_pretrained
-
             assert self.release is not None
             assert self.id is not None
-            dictionary = load_pretrained(self.release, self.id.replace(LAYER, str(layer)))
+            dictionary = stored.load_release(self.release, self.id.replace(LAYER, str(layer)))
         _check_widths(self.name, dictionary.d_in, dictionary.d_out, width)
         return dictionary
 

@@ -20,10 +20,11 @@ import torch
 from torch import Tensor
 
 from saes.activations import Activations
-from saes.dictionary import Dictionary, load
+from saes.dictionary import Dictionary
 from saes.learner import Learner, SideBySide
 from saes.quality import Quality, as_trained, at_inference
 from saes.settings import TrainSettings
+from saes.stored import load
 from saes.training_dictionary import DictionaryConfig, Standardisation, StepResult
 
 log = logging.getLogger(__name__)

@@ -50,6 +50,10 @@ class DictionaryConfig(ABC):
         """Whether it learns a target that is not its input."""
         return False
 
+    def modules(self) -> tuple[str, ...]:
+        """Names of the modules whose code trains it: a change there makes another dictionary."""
+        return (type(self).__module__,)
+
     @abstractmethod
     def build(
         self, d_in: int, d_out: int, generator: torch.Generator, transcoder: bool = False, skip: bool = False

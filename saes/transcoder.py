@@ -36,6 +36,9 @@ class TranscoderConfig(DictionaryConfig):
     def transcodes(self) -> bool:
         return True
 
+    def modules(self) -> tuple[str, ...]:
+        return (*super().modules(), *self.selecting().modules())
+
     def build(
         self, d_in: int, d_out: int, generator: torch.Generator, transcoder: bool = True, skip: bool = False
     ) -> TrainingModule:

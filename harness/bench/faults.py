@@ -25,7 +25,7 @@ from pathlib import Path
 
 from harness import table
 from harness.errors import HarnessError
-from harness.stages import ROOT
+from harness.source import ROOT
 
 log = logging.getLogger(__name__)
 

@@ -3,8 +3,8 @@
 A *reader* (one file here per kind of corpus) says which domains there are and where each one's texts come from.
 `select.py` takes documents from them until every domain and split has its bytes, `tokenizer.py` and `packing.py`
 turn them into memory-mapped sequences, `build.py` does all of it in one call, `stored.py` reads what it wrote. To add
-a kind: one file with `sources(config) -> dict[domain, Sources]` and `packages(config)`, one line in `READERS`, one
-word in `CorpusConfig.kind`.
+a kind: one file with `sources(config) -> dict[domain, Sources]` and `packages(config)`, one line in
+`readers.py`, one word in `CorpusConfig.kind`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from harness.corpus.config import CorpusConfig
     from harness.corpus.stored import Batch, Corpus, CorpusInfo, PackedSplit
 
 __all__ = ["Batch", "Corpus", "CorpusInfo", "Document", "PackedSplit", "Progress", "Source", "Sources"]
@@ -61,39 +60,6 @@ class Progress(Protocol):
 
 def quiet(done: int, total: int, unit: str) -> None:
     """The progress of whoever does not look."""
-
-
-READERS: dict[str, str] = {
-    "installed": "harness.corpus.installed",
-    "chess": "harness.corpus.chess",
-    "files": "harness.corpus.files",
-}
-
-
-def sources_of(config: CorpusConfig) -> dict[str, Sources]:
-    """Every domain the corpus offers, or only the wanted ones where finding out costs. Raises BadInput."""
-    return import_module(READERS[config.kind]).sources(config)
-
-
-def source_packages(config: CorpusConfig) -> tuple[str, ...]:
-    """Distributions whose version decides the text (or, for the tokenizer, its tokens), in order of name."""
-    return tuple(sorted({"tokenizers", *import_module(READERS[config.kind]).packages(config)}))
-
-
-def contents_digest(config: CorpusConfig) -> str | None:
-    """SHA-256 of the names and bytes of the files under `config.path`; None where there is no path.
-
-    Versions of packages pin the other kinds of corpus; nothing but their bytes pins a person's own files.
-    """
-    from harness.corpus.files import relative_files
-
-    if config.path is None:
-        return None
-    found = hashlib.sha256()
-    for name, path in relative_files(config.path).items():
-        with path.open("rb") as file:
-            found.update(f"{name}\x1f{hashlib.file_digest(file, 'sha256').hexdigest()}\x1e".encode())
-    return found.hexdigest()
 
 
 def digest(*parts: object) -> int:

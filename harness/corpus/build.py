@@ -7,9 +7,10 @@ import shutil
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from harness.corpus import END_OF_TEXT, SPLITS, Document, Progress, quiet, source_packages, sources_of
+from harness.corpus import END_OF_TEXT, SPLITS, Document, Progress, quiet
 from harness.corpus.config import CorpusConfig
 from harness.corpus.packing import Packed, pack, save_documents, save_split
+from harness.corpus.readers import source_packages, sources_of
 from harness.corpus.select import Selection, select
 from harness.corpus.stored import Corpus, CorpusInfo, Size, load
 from harness.corpus.tokenizer import as_pretrained, train_tokenizer

@@ -28,10 +28,11 @@ from harness.end_to_end import EndToEnd, NativeStream
 from harness.errors import BadInput, HarnessError
 from harness.progress import silent
 from harness.systems import system_specs
-from saes.dictionary import Weights, load
+from saes.dictionary import Weights
 from saes.learner import Learner
 from saes.pretrained import Pretrained
 from saes.quality import NOT_CONVERGED_ABOVE, Quality
+from saes.stored import load
 from saes.topk import TopK
 from saes.trainer import CURVE_FILE, TrainSettings
 from saes.training_dictionary import Standardisation

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import stages
 from harness.errors import HarnessError
-from harness.stages import Stage, Store, source_digest
+from harness.stages import Stage, Store
 
 
 def a_stage(**config: object) -> Stage:
@@ -36,43 +35,8 @@ def test_config_upstream_and_source_each_change_the_key() -> None:
     base = a_stage(x=1)
     assert a_stage(x=2).key != base.key
     assert Stage("test", "", {"x": 1}, upstream=("other",), modules=("harness.errors",)).key != base.key
-    assert Stage("test", "", {"x": 1}, modules=("harness.errors", "harness.progress")).key != base.key
+    assert Stage("test", "", {"x": 1}, modules=("harness.measurement",)).key != base.key
     assert a_stage(x=1).key == base.key
-
-
-def test_source_digest_follows_imports_and_ignores_comments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    package = tmp_path / "harness"
-    package.mkdir()
-    (package / "outer.py").write_text("from harness.inner import one\n")
-    (package / "inner.py").write_text("one = 1\n")
-    monkeypatch.setattr(stages, "ROOT", tmp_path)
-
-    def digest() -> str:
-        stages._module_code.cache_clear()
-        return source_digest(["harness.outer"])
-
-    before = digest()
-    (package / "inner.py").write_text('"""What one is."""\n\none = 1  # the first\n')
-    assert digest() == before
-    (package / "inner.py").write_text("one = 2\n")
-    assert digest() != before
-    monkeypatch.undo()
-    stages._module_code.cache_clear()
-
-
-def test_a_function_docstring_is_no_part_of_the_source_but_its_body_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "harness").mkdir()
-    path = tmp_path / "harness" / "m.py"
-    monkeypatch.setattr(stages, "ROOT", tmp_path)
-    seen = []
-    for text in ('def f():\n    "a"\n    return 1\n', 'def f():\n    "b"\n    return 1\n', "def f():\n    return 2\n"):
-        path.write_text(text)
-        stages._module_code.cache_clear()
-        seen.append(source_digest(["harness.m"]))
-    stages._module_code.cache_clear()
-    assert seen[0] == seen[1] != seen[2]
 
 
 def test_a_failed_stage_leaves_nothing_finished_and_continues_in_its_work_folder(tmp_path: Path) -> None:

@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import save_file
 
 import saes
-from saes.dictionary import load
 from saes.feature_choice import budgets
 from saes.quality import at_inference
 from saes.sparsity import TargetL0
+from saes.stored import load
 from saes.trainer import Assignment, TrainSettings, train
 from saes.training_dictionary import DictionaryConfig
 
@@ -84,7 +84,7 @@ def test_every_kind_gives_the_same_figures_in_a_new_process(trained, planted, tm
     save_file({f"{site}.{i}": t.clone() for site, pair in sites.items() for i, t in enumerate(pair)}, tmp_path / "data")
     program = (
         "import json, sys; from pathlib import Path; from safetensors.torch import load_file\n"
-        "from saes.dictionary import load; from saes.quality import at_inference\n"
+        "from saes.stored import load; from saes.quality import at_inference\n"
         "data = load_file(sys.argv[1])\n"
         "for site, folder in zip(sys.argv[2::2], sys.argv[3::2]):\n"
         "    found = at_inference(load(Path(folder)), data[site + '.0'], data[site + '.1'], 500)\n"

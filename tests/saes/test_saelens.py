@@ -7,8 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from saes.dictionary import Weights, load
+from saes.dictionary import Weights
 from saes.relu import ReLU
+from saes.stored import load
 from saes.thresholds import JumpReLU
 from saes.topk import TopK, TopKConfig
 
@@ -298,7 +299,7 @@ def test_what_was_trained_gives_the_same_in_a_new_process(theirs_on_our_stream, 
         "    torch.testing.assert_close(theirs, data['out.' + name], rtol=1e-5, atol=1e-5)\n"
         "assert not {'saes', 'kernels.codes'} & set(sys.modules)\n"
         f"sys.path.insert(0, {str(Path(__file__).parents[2])!r})\n"
-        "from saes.dictionary import load; from saes.quality import at_inference\n"
+        "from saes.stored import load; from saes.quality import at_inference\n"
         "found = {n: vars(at_inference(load(Path(f)), x, mapped if 'transcoder' in n else x, 500))\n"
         "         for n, f in folders.items()}\n"
         "sys.stdout.write('RESULT' + json.dumps(found))\n"

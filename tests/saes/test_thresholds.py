@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from saes import thresholds
-from saes.dictionary import Weights, load
+from saes.dictionary import Weights
+from saes.stored import load
 from saes.thresholds import JumpReLU, one_threshold, threshold_per_latent
 
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from kernels.codes import Codes
-from saes.dictionary import Weights, load
+from saes.dictionary import Weights
+from saes.stored import load
 from saes.topk import TopK, TopKConfig
 from saes.training_dictionary import Standardisation
 
@@ -175,7 +176,7 @@ def test_a_saved_dictionary_gives_the_same_codes_in_a_new_process(tmp_path):
     dictionary.read(x, rows).save(tmp_path / "codes.safetensors", x=x)
     program = (
         "import sys, torch; from pathlib import Path\n"
-        "from saes.dictionary import load; from kernels.codes import Codes\n"
+        "from saes.stored import load; from kernels.codes import Codes\n"
         "import saes.trainer, saes.topk, saes.relu, saes.feature_choice, saes.transcoder\n"
         f"folder = Path({str(tmp_path)!r})\n"
         "d = load(folder / 'd'); c, more = Codes.load(folder / 'codes.safetensors')\n"

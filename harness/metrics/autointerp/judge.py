@@ -22,7 +22,7 @@ from pydantic import Field, field_validator, model_validator
 
 from harness.errors import HarnessError
 from harness.metrics.autointerp.replies import Replies, Reply
-from harness.stages import ROOT
+from harness.source import ROOT
 from harness.training_config import Strict
 
 log = logging.getLogger(__name__)

@@ -4,8 +4,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from harness.corpus import contents_digest, quiet, source_packages, sources_of
+from harness.corpus import quiet
 from harness.corpus.config import CorpusConfig
+from harness.corpus.readers import contents_digest, source_packages, sources_of
 from harness.corpus.select import select
 from harness.errors import BadInput
 

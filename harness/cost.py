@@ -1,0 +1,19 @@
+"""What a system took to make and takes to run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a system took, all of it counted: the subject, collecting activations, and its dictionaries."""
+
+    parameters: int
+    active_parameters: int
+    forward_flops_per_token: float
+    training_flops: float
+    training_tokens: int
+    training_seconds: float
+    peak_memory_bytes: int | None  # None: it could not be told
+    trial_flops: float = 0.0  # of learning-rate trials, beside the training
