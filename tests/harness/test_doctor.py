@@ -10,7 +10,8 @@ import pytest
 
 from harness import doctor
 from harness.doctor import OPS, Check, checks
-from harness.stages import ROOT, Stage, Store
+from harness.source import ROOT
+from harness.stages import Stage, Store
 
 KERNELS = ROOT / "kernels"
 

@@ -14,7 +14,7 @@ import pytest
 from harness.bench.chat_server import ChatServer, Script
 from harness.metrics.autointerp import openai_judge
 from harness.metrics.autointerp.judge import Judge, JudgeError, JudgeOptions, Message, Request, make_judge
-from harness.stages import ROOT
+from harness.source import ROOT
 
 
 def question(text: str, **more) -> Request:
