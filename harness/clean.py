@@ -59,7 +59,8 @@ class Cleaner:
             if not (folder / "table.json").is_file():
                 raise BadInput(f"--results {folder} has no table.json, so it is no results folder")
         self.root = Store(store).root
-        usual = {base.resolve() for base in (Path("results"), ROOT / "results")}
+        bases = (Path("results"), ROOT / "results")
+        usual = {base.resolve() for parent in bases for base in (parent, parent / "local")}
         named = {path.parent.resolve() for base in usual for path in base.glob("*/table.json")}
         self.results = sorted(named | {folder.resolve() for folder in results})
         self._held = contextlib.ExitStack()

@@ -32,6 +32,8 @@ app.add_typer(bench, name="bench")
 
 log = logging.getLogger(__name__)
 
+LOCAL_RESULTS = Path("results/local")  # what a person runs; the reference tables beside it are made with --out
+
 
 def store_root() -> Path:
     """$HARNESS_STORE, or .harness in the current folder's checkout."""
@@ -48,8 +50,13 @@ def run(
         ),
     ] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Run seeds 0 to N−1 instead of the file's.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Results folder. Default: results/<comparison>.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Results folder. Default: results/local/<comparison> (git does not see it).")
+    ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Compute every stage again, then replace the stored.")] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Write over results in --out that were made with other settings.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would run and what is stored; do nothing.")
     ] = False,
@@ -74,8 +81,10 @@ def run(
         _print_plan(plan, Store(store_root(), fresh=fresh))
         return
     signal.signal(signal.SIGTERM, _on_sigterm)
-    target = out or Path("results") / loaded.name
+    target = out or LOCAL_RESULTS / loaded.name
     comparison = Comparison(plan, Store(store_root(), fresh=fresh), target)
+    if out and not replace:
+        comparison.check_replaces_nothing()
     table = comparison.run()
     _show(table)
     _say(f"\nresults: {target}/table.md, table.csv, table.json, figures/; again: harness show {target}")
@@ -281,13 +290,14 @@ def main() -> None:
         log.error("error: %s", error)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        log.error("stopped; run the same command to continue")
-        sys.exit(130)
+        code = 130
     except Exception as error:
         if not (hasattr(error, "show") and hasattr(error, "exit_code")):
             raise
         error.show()  # pyright: ignore[reportAttributeAccessIssue] (a usage error of typer's own copy of click)
         sys.exit(2)
+    if code == 130:  # typer's for Ctrl-C, which it may have caught itself
+        log.error("stopped; run the same command to continue")
     sys.exit(code or 0)
 
 

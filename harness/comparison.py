@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,12 @@ import torch
 import yaml
 from transformers.utils.logging import disable_progress_bar
 
-from harness import dictionaries, measuring, provenance, references, teachers
+from harness import dictionaries, measuring, metrics, provenance, references, teachers
 from harness.config import Experiment
 from harness.corpus import Corpus
 from harness.corpus.build import build, load
 from harness.dictionary_training import DictionaryRecord, load_dictionaries
+from harness.errors import BadInput, HarnessError
 from harness.evaluation import Evaluation
 from harness.measurement import Measurement, load_measurements
 from harness.plan import Plan, SubjectStages, SystemRun
@@ -26,6 +28,7 @@ from harness.stages import Stage, Store
 from harness.subjects import Subjects, computed, stop_if_asked
 from harness.table import RowProvenance, SeedResult, Table, check_writable, details_folder, write_atomically
 from harness.table import build as build_table
+from harness.table import read as read_table
 from harness.table import write as write_table
 from harness.tracking import Invocation, tracker
 from harness.training import TrainingRecord
@@ -53,6 +56,16 @@ class Comparison:
         check_writable(self.out)
         with self.store.in_use(self.plan.stages()):
             return self._run()
+
+    def check_replaces_nothing(self) -> None:
+        """Raises BadInput when `out` holds a table that was made with other settings."""
+        if not (self.out / "table.json").is_file():
+            return
+        there = read_table(self.out).provenance.config_hash
+        if there != self._config_hash():
+            raise BadInput(
+                f"{self.out} holds results made with other settings: --replace writes over them, --out names another"
+            )
 
     def _run(self) -> Table:
         corpus = self._corpus()
@@ -230,8 +243,20 @@ class Comparison:
                 with stage_progress(label):
                     measuring.measure(name, self.plan.metric_options[name], prepared(), codes, work)
 
-            folders[name] = self._stage(stage, produce)
-            measured, ran = load_measurements(folders[name])
+            try:
+                folder = self._stage(stage, produce)
+                measured, ran = load_measurements(folder)
+                if twice := {one.name for one in found} & {one.name for one in measured}:
+                    raise ValueError(f"another metric gives {min(twice)!r} already")
+            except HarnessError:
+                raise
+            except Exception as error:  # a metric's own fault costs its own figures, and is asked again next time
+                reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+                log.error("%s failed: %s", stage.label, reason, exc_info=log.isEnabledFor(logging.DEBUG))
+                version = metrics.module_of(name).VERSION
+                found.append(Measurement(f"{name}/failed", math.nan, "", "none", version, reason=reason))
+                continue
+            folders[name] = folder
             found += measured
             kernels |= ran
         return found, kernels, folders

@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 
 from harness.corpus.config import CorpusConfig
 from harness.errors import BadInput
+from harness.reading import from_yaml, split_outside_brackets
 from harness.training_config import LearningRateTrials, Strict, TrainingConfig
 
 M = TypeVar("M", bound=BaseModel)
@@ -79,6 +80,9 @@ class Experiment(Strict):
     @classmethod
     def _names_alone_mean_defaults(cls, value: Any) -> Any:
         if isinstance(value, list):
+            twice = [name for place, name in enumerate(value) if name in value[:place]]
+            if twice:
+                raise ValueError(f"{twice[0]!r} stands twice")
             return {name: {} for name in value}
         if isinstance(value, Mapping):
             return {name: {} if options is None else options for name, options in value.items()}
@@ -135,7 +139,9 @@ def _read(name_or_path: str) -> dict[str, Any]:
         if not path.is_file():
             raise BadInput(f"no such experiment file: {name_or_path}")
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = from_yaml(path.read_text(encoding="utf-8"))
+    except yaml.constructor.ConstructorError as error:
+        raise BadInput(f"{path}: {error.problem}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise BadInput(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(raw, dict):
@@ -146,18 +152,16 @@ def _read(name_or_path: str) -> dict[str, Any]:
 
 def _apply(raw: dict[str, Any], override: str) -> None:
     """`systems.peer.n_experts=65536` into the raw mapping. Dots and `=` inside a row name's brackets are part of it."""
-    key, equals, text = _partition_outside_brackets(override)
-    if not equals or not key:
+    key, *rest = split_outside_brackets(override, "=")
+    text = "=".join(rest)
+    if not rest or not key:
         raise BadInput(f"--set {override!r}: write key.subkey=value")
     try:
-        value = yaml.safe_load(text)
-        if isinstance(value, str):  # YAML 1.1 reads 1e-3 as text
-            with_number = _number(value)
-            value = value if with_number is None else with_number
+        value = from_yaml(text)
     except yaml.YAMLError:
         raise BadInput(f"--set {override!r}: the value is not YAML") from None
     target: Any = raw
-    *parents, last = _split_outside_brackets(key)
+    *parents, last = split_outside_brackets(key, ".")
     for position, parent in enumerate(parents):
         if isinstance(target.get(parent), list):
             target[parent] = {name: {} for name in target[parent]}
@@ -171,33 +175,6 @@ def _apply(raw: dict[str, Any], override: str) -> None:
         if not isinstance(target, dict):
             raise BadInput(f"--set {override!r}: {'.'.join(parents[: position + 1])} is {target!r}, it has no keys")
     target[last] = value
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
-
-
-def _split_outside_brackets(key: str) -> list[str]:
-    parts, depth = [""], 0
-    for character in key:
-        depth += (character == "[") - (character == "]")
-        if character == "." and depth == 0:
-            parts.append("")
-        else:
-            parts[-1] += character
-    return parts
-
-
-def _partition_outside_brackets(text: str) -> tuple[str, str, str]:
-    depth = 0
-    for index, character in enumerate(text):
-        depth += (character == "[") - (character == "]")
-        if character == "=" and depth == 0:
-            return text[:index], "=", text[index + 1 :]
-    return text, "", ""
 
 
 def _one_line(error: ValidationError, model: type[BaseModel], where: str) -> str:

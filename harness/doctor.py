@@ -56,6 +56,7 @@ def checks(store: Path) -> list[Check]:
         _kernels,
         lambda: _store(store),
         _corpora,
+        _plugins,
         lambda: _tracking(store),
     ]
     return [check for part in parts for check in part()]
@@ -155,6 +156,21 @@ def _store(store: Path) -> Iterator[Check]:
         f": little; make room, run harness clean or move the store with HARNESS_STORE ({size(_LITTLE_DISK)} is safe)"
     )
     yield Check("disk", free >= _LITTLE_DISK, f"{size(free)} free{'' if free >= _LITTLE_DISK else little}")
+
+
+def _plugins() -> Iterator[Check]:
+    """Other packages' entry points; nothing where there are none."""
+    from harness import metrics, plugins
+
+    broken = list(plugins.load_all("harness.systems"))
+    for name in metrics.names():
+        if name not in metrics.METRICS:
+            try:
+                metrics.module_of(name)
+            except HarnessError as error:
+                broken.append(str(error))
+    for line in broken:
+        yield Check("plugin", False, line)
 
 
 def _corpora() -> Iterator[Check]:

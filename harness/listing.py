@@ -1,9 +1,17 @@
-"""What `harness list` prints: the names an experiment may use, one line each."""
+"""What `harness list` prints: the names an experiment may use, one line each.
+
+Descriptions are read from the files, not from imported modules: torch and transformers take seconds to import.
+"""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
+import ast
+import re
+from collections.abc import Callable, Iterator
+from importlib.metadata import entry_points
+
+from harness import plugins
+from harness.source import ROOT, module_path
 
 
 def lines(kind: str) -> list[str]:
@@ -13,42 +21,60 @@ def lines(kind: str) -> list[str]:
     return [f"{name:{width}}  {text}" for name, text in entries]
 
 
-def _systems() -> list[tuple[str, str]]:
-    import models
-    import saes
-    from harness.systems import PRETRAINED, dictionary_names, subject_names
-    from saes.pretrained import Pretrained
+def first_sentence(text: str) -> str:
+    """Up to a full stop before a capital letter; that of "et al." or "e.g." ends none."""
+    text = " ".join(text.split())
+    for stop in re.finditer(r"\.(?= [A-Z`])", text):
+        if not re.search(r"\b(al|e\.g|i\.e|cf|vs)$", text[: stop.start()]):
+            return text[: stop.start()]
+    return text.rstrip(".")
 
-    subjects = [
-        (name, "subject: " + _first_sentence(inspect.getmodule(models.architecture(name).model_class)))
-        for name in subject_names()
-    ]
-    dictionaries = [
-        (f"SUBJECT+{name}", "dictionary: " + _first_sentence(inspect.getmodule(saes.config_class(name))))
-        for name in dictionary_names()
-        if not name.startswith("saelens:") and name != PRETRAINED
-    ]
-    ready = [(f"SUBJECT+{PRETRAINED}", "dictionary: " + _first_sentence(inspect.getmodule(Pretrained)))]
-    theirs = [  # not looked into: importing SAELens takes seconds
-        (f"SUBJECT+{name}", "dictionary: SAELens' own architecture, trained on the same activations")
-        for name in dictionary_names()
-        if name.startswith("saelens:")
-    ]
-    return subjects + dictionaries + ready + theirs
+
+def _systems() -> list[tuple[str, str]]:
+    import saes
+
+    found = list(_subjects())
+    for name, place in saes.DICTIONARIES.items():
+        # SAELens' own are not looked into: there is one file for all of them.
+        text = (
+            "SAELens' own architecture, trained on the same activations"
+            if name.startswith("saelens:")
+            else _described(place.partition(":")[0])
+        )
+        found.append((f"SUBJECT+{name}", f"dictionary: {text}"))
+    found.append(("SUBJECT+pretrained", f"dictionary: {_described('saes.pretrained')}"))
+    return found
+
+
+def _subjects() -> Iterator[tuple[str, str]]:
+    """The names that files of `models` register, then those that other packages add (which have to be imported)."""
+    known = set()
+    for file in sorted((ROOT / "models").glob("*.py")):
+        for node in ast.walk(ast.parse(file.read_bytes())):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "register" and node.args:
+                name = node.args[0]
+                if isinstance(name, ast.Constant) and isinstance(name.value, str):
+                    known.add(name.value)
+                    yield name.value, f"subject: {_described(f'models.{file.stem}')}"
+    if entry_points(group="harness.systems"):
+        import models
+
+        plugins.load_all("harness.systems")
+        for name, registered in models.ARCHITECTURES.items():
+            if name not in known:
+                yield name, f"subject: {_described(registered.model_class.__module__)}"
 
 
 def _metrics() -> list[tuple[str, str]]:
     from harness import metrics
 
-    return [(name, _first_sentence(metrics.module_of(name))) for name in metrics.names()]
+    return [(name, _described(module)) for name, module in metrics.names().items()]
 
 
 def _corpora() -> list[tuple[str, str]]:
-    from importlib import import_module
-
     from harness.corpus.readers import READERS
 
-    return [(name, _first_sentence(import_module(module))) for name, module in READERS.items()]
+    return [(name, _described(module)) for name, module in READERS.items()]
 
 
 def _experiments() -> list[tuple[str, str]]:
@@ -57,9 +83,11 @@ def _experiments() -> list[tuple[str, str]]:
     return [(name, load(name).description) for name in experiment_names()]
 
 
-def _first_sentence(thing: object) -> str:
-    text = " ".join((inspect.getdoc(thing) or "").split())
-    return text.split(". ")[0].rstrip(".")
+def _described(module: str) -> str:
+    path = module_path(module)
+    if path is None:
+        return f"cannot be used (there is no module {module})"
+    return first_sentence(ast.get_docstring(ast.parse(path.read_bytes())) or "")
 
 
 KINDS: dict[str, Callable[[], list[tuple[str, str]]]] = {

@@ -6,7 +6,6 @@ import dataclasses
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -261,7 +260,7 @@ def _metric_options(experiment: Experiment) -> dict[str, Strict]:
         if name not in known:
             raise BadInput(f"metrics: no metric {name!r}; {nearest(name, list(known))}")
     return {
-        name: validated(import_module(known[name]).Options, raw, where=f"metrics.{name}")
+        name: validated(metrics.module_of(name).Options, raw, where=f"metrics.{name}")
         for name, raw in experiment.metrics.items()
     }
 

@@ -37,7 +37,9 @@ NOT_COMPUTING = frozenset(
         "harness.corpus.config",
         "harness.errors",
         "harness.plan",
+        "harness.plugins",
         "harness.progress",
+        "harness.reading",
         "harness.source",
         "harness.stages",
         "harness.table",
@@ -133,7 +135,7 @@ class _Code:
 
 @functools.cache
 def _module_code(name: str) -> _Code:
-    path = _module_path(name)
+    path = module_path(name)
     if path is None:
         raise HarnessError(f"stage module {name!r} is neither a module of this project nor installed")
     return _Code(name, path)
@@ -151,7 +153,7 @@ def _followed(candidate: str, own: str) -> bool:
     """Ours, or of the same other package `own` (a registered architecture may lie in several files)."""
     if candidate in REGISTRIES or candidate in NOT_COMPUTING:
         return False
-    return candidate.split(".")[0] in {*PACKAGES, own} and _module_path(candidate) is not None
+    return candidate.split(".")[0] in {*PACKAGES, own} and module_path(candidate) is not None
 
 
 def _implementations(name: str, path: Path) -> list[str]:
@@ -161,7 +163,8 @@ def _implementations(name: str, path: Path) -> list[str]:
     return [f"{name}.{file.stem}" for file in path.parent.glob("*.py") if file.stem != "__init__"]
 
 
-def _module_path(name: str) -> Path | None:
+def module_path(name: str) -> Path | None:
+    """The file of a module: ours without importing anything, or an installed one. None where there is none."""
     if name.split(".")[0] not in PACKAGES:
         try:
             found = importlib.util.find_spec(name)

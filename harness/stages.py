@@ -31,7 +31,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
-from harness.errors import HarnessError
+from harness.errors import BadInput, HarnessError
 from harness.source import digest, source_digest
 
 log = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ class Store:
             for name in ("work", "locks"):
                 (self.root / name).mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise HarnessError(
+            raise BadInput(
                 f"cannot write to the store {self.root}: {error.strerror}; choose another place with HARNESS_STORE"
             ) from error
 

@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from importlib import import_module
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
-import yaml
 from pydantic import Field, create_model
 
 import models
 import saes
-from harness import teachers, upcycling
+from harness import plugins, teachers, upcycling
 from harness.config import Experiment, nearest, validated
 from harness.decomposition import Point, Site
 from harness.errors import BadInput
+from harness.reading import name_and_settings, subject_and_dictionary
 from harness.training_config import Strict, TrainingConfig
 from saes.pretrained import Pretrained
 from saes.settings import Objective
@@ -95,19 +93,21 @@ class TrainedHere(SiteOptions):
 
 
 def subject_names() -> list[str]:
-    _load_entry_points()
+    plugins.load_all("harness.systems")
     return list(models.ARCHITECTURES)
 
 
 def dictionary_names() -> list[str]:
-    _load_entry_points()
+    plugins.load_all("harness.systems")
     return [*saes.DICTIONARIES, PRETRAINED]
 
 
 def system_specs(experiment: Experiment) -> list[SystemSpec]:
     """The rows of an experiment, checked. Raises BadInput with one line at the first row that cannot be."""
-    _load_entry_points()
-    own_options = {name: options for name, options in experiment.systems.items() if "+" not in _bare(name)}
+    plugins.load_all("harness.systems")
+    own_options = {
+        name: options for name, options in experiment.systems.items() if subject_and_dictionary(name)[1] is None
+    }
     specs = [_system(name, options, own_options, experiment) for name, options in experiment.systems.items()]
     if experiment.baseline is not None and experiment.baseline not in experiment.systems:
         raise BadInput(f"baseline = {experiment.baseline!r}: {nearest(experiment.baseline, list(experiment.systems))}")
@@ -117,11 +117,13 @@ def system_specs(experiment: Experiment) -> list[SystemSpec]:
 def _system(
     name: str, options: dict[str, Any], own_options: dict[str, dict[str, Any]], experiment: Experiment
 ) -> SystemSpec:
-    subject_text, plus, dictionary_text = _split(name)
+    subject_text, dictionary_text = subject_and_dictionary(name)
     # A subject that is a row itself is trained once, for both rows, with that row's options.
-    own = own_options.get(subject_text, {}) if plus else options
+    own = options if dictionary_text is None else own_options.get(subject_text, {})
     subject = _subject(subject_text, own, name, experiment, own_options)
-    dictionary = _dictionary(dictionary_text, options, name, subject, experiment) if plus else None
+    dictionary = None
+    if dictionary_text is not None:
+        dictionary = _dictionary(dictionary_text, options, name, subject, experiment)
     return SystemSpec(name, subject, dictionary)
 
 
@@ -293,39 +295,13 @@ def _overridden(base: TrainingConfig, options: Any, where: str) -> TrainingConfi
     return validated(TrainingConfig, {**base.model_dump(), **options}, where=where)
 
 
-def _split(name: str) -> tuple[str, str, str]:
-    depth = 0
-    for index, character in enumerate(name):
-        depth += (character == "[") - (character == "]")
-        if character == "+" and depth == 0:
-            return name[:index], "+", name[index + 1 :]
-    return name, "", ""
-
-
-def _bare(name: str) -> str:
-    """The name without what stands in brackets."""
-    kept, depth = "", 0
-    for character in name:
-        depth += character == "["
-        kept += character if depth == 0 else ""
-        depth -= character == "]"
-    return kept
-
-
 def _with_brackets(text: str, options: dict[str, Any], row: str) -> tuple[str, dict[str, Any]]:
     """`topk[k=16]` and its options → `topk` and both kinds of settings together."""
-    name, bracket, inside = text.partition("[")
-    if bracket and not inside.endswith("]"):
-        raise BadInput(f"systems.{row}: the bracket is not closed; write {name}[key=value,...]")
-    settings = dict(options)
-    for part in filter(None, inside[:-1].split(",")) if bracket else ():
-        key, equals, value = part.partition("=")
-        if not equals:
-            raise BadInput(f"systems.{row}: {part!r} in brackets is not key=value")
-        if key.strip() in options:
-            raise BadInput(f"systems.{row}: {key.strip()} stands in the brackets and below the name")
-        settings[key.strip()] = yaml.safe_load(value)
-    return name, settings
+    name, settings = name_and_settings(text, row)
+    for key in settings:
+        if key in options:
+            raise BadInput(f"systems.{row}: {key} stands in the brackets and below the name")
+    return name, {**options, **settings}
 
 
 def _type_of(cls: type, key: str) -> Any:
@@ -336,15 +312,3 @@ def _type_of(cls: type, key: str) -> Any:
 
 def _default(field: dataclasses.Field[Any]) -> Any:
     return ... if field.default is dataclasses.MISSING else field.default
-
-
-_loaded = False
-
-
-def _load_entry_points() -> None:
-    """Architectures and dictionaries of installed packages: importing the module they name registers them."""
-    global _loaded
-    if not _loaded:
-        for point in entry_points(group="harness.systems"):
-            import_module(point.value)
-        _loaded = True

@@ -1,14 +1,16 @@
-"""The registry of metrics: a metric is one module with VERSION, Options, applies() and measure().
+"""The registry of metrics: a metric is one module with VERSION, Options and measure().
 
 Add one by writing `harness/metrics/<name>.py` and a line here; other packages register a module under the entry-point
-group `harness.metrics`. Built-in names cannot be overridden.
+group `harness.metrics` (`harness/plugins.py`).
 """
 
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import entry_points
 from types import ModuleType
+
+from harness import plugins
+from harness.errors import BadInput
 
 METRICS = {
     "loss": "harness.metrics.loss",
@@ -24,9 +26,18 @@ METRICS = {
 
 def names() -> dict[str, str]:
     """Metric name → module, ours and those that installed packages register."""
-    found = {point.name: point.value for point in entry_points(group="harness.metrics")}
-    return {**found, **METRICS}
+    return {**METRICS, **plugins.named("harness.metrics", METRICS)}
 
 
 def module_of(name: str) -> ModuleType:
-    return import_module(names()[name])
+    """The module of a metric. Raises BadInput, which names the metric, where it cannot be imported or lacks a part."""
+    place = names()[name]
+    try:
+        module = import_module(place)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise BadInput(f"metric {name!r} cannot be used: importing {place} gives {reason}") from error
+    absent = [part for part in ("VERSION", "Options", "measure") if not hasattr(module, part)]
+    if absent:
+        raise BadInput(f"metric {name!r} cannot be used: {place} has no {', no '.join(absent)}")
+    return module

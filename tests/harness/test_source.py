@@ -83,7 +83,7 @@ def test_every_module_that_imports_others_by_name_is_known_as_a_registry() -> No
         *REGISTRIES,
         "kernels.dispatch",  # implementations: `closure` adds every one of an op
         "harness.source",  # looks files up, runs none of them
-        "harness.plan",  # options of metrics
+        "harness.plugins",  # what it registers is named by stages
         "harness.listing",
         "harness.corpus",  # its own `stored`, which every producer imports
         "harness.corpus.installed",  # texts of packages, whose versions are in the corpus's key
@@ -235,7 +235,7 @@ def test_a_change_of_a_file_changes_the_keys_of_what_it_computes_and_of_nothing_
 
     def code(name: str) -> source._Code:
         if name not in known:
-            path = source._module_path(name)
+            path = source.module_path(name)
             assert path is not None
             known[name] = source._Code(name, path)
         return known[name]
