@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
+import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,11 +20,12 @@ import torch
 import yaml
 
 from harness import cli, table
-from harness.config import load
+from harness.config import EXPERIMENTS, load
 from harness.corpus.build import load as load_corpus
 from harness.decomposition import System
 from harness.dictionary_training import load_dictionaries
 from harness.plan import Numerics, Plan, make_plan
+from harness.source import ROOT
 
 SYSTEMS = ["unigram", "bigram", "kneser_ney", "dense", "dense+topk", "peer"]
 
@@ -252,3 +256,83 @@ def test_list_names_what_an_experiment_may_use(
     code, said = in_process("list", kind, store=tmp_path)
     assert code == 0
     assert expected[kind] in said
+
+
+def test_results_of_other_settings_are_not_written_over_unasked(ran: Ran, in_process, tmp_path: Path) -> None:
+    out = tmp_path / "kept"
+    shutil.copytree(ran.out, out)
+    before = (out / "table.json").read_bytes()
+    other = ("run", "smoke", "--out", str(out), "--set", "evaluation.resamples=100")
+    code, said = in_process(*other, store=ran.store)
+    assert code == 2
+    assert "--replace" in said
+    assert (out / "table.json").read_bytes() == before
+    code, _ = in_process(*other, "--replace", store=ran.store)
+    assert code == 0
+    assert (out / "table.json").read_bytes() != before
+
+
+def test_results_go_where_git_does_not_look_unless_asked(
+    ran: Ran, in_process, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, _ = in_process("run", "smoke", store=ran.store)
+    assert code == 0
+    assert (tmp_path / "results/local/smoke/table.json").is_file()
+    ignored = subprocess.run(["git", "check-ignore", "-q", "results/local/smoke/table.json"], cwd=ROOT)
+    assert ignored.returncode == 0
+
+
+def test_a_store_and_a_results_folder_that_cannot_be_written_are_bad_input_alike(in_process, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    code, said = in_process("run", "smoke", "--out", str(tmp_path / "out"), store=file / "store")
+    assert code == 2
+    assert "cannot write to the store" in said
+    code, said = in_process("run", "smoke", "--out", str(file / "out"), store=tmp_path / "store")
+    assert code == 2
+    assert "--out" in said
+
+
+def test_a_metric_that_raises_costs_its_own_figures_and_never_the_table(ran: Ran, tmp_path: Path) -> None:
+    metric = (
+        "from pydantic import BaseModel\nfrom harness.measurement import Measurement\nVERSION = 1\n"
+        "class Options(BaseModel):\n    pass\n"
+    )
+    (tmp_path / "raising.py").write_text(metric + "def measure(e, o):\n    raise ValueError('no\\nsuch unit')\n")
+    (tmp_path / "taking.py").write_text(
+        metric + "def measure(e, o):\n    return [Measurement('loss/bits_per_byte', 0.0, '', 'lower', 1)]\n"
+    )
+    info = tmp_path / "two_metrics-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: two-metrics\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[harness.metrics]\nraising = raising\ntaking = taking\n")
+    smoke = yaml.safe_load((EXPERIMENTS / "smoke.yaml").read_text())
+    smoke |= {"name": "two", "metrics": ["loss", "raising", "taking"], "systems": {"dense": smoke["systems"]["dense"]}}
+    (tmp_path / "two.yaml").write_text(yaml.safe_dump(smoke | {"references": [], "tracking": "off"}))
+    command = [sys.executable, "-m", "harness.cli", "run", str(tmp_path / "two.yaml"), "--out", str(tmp_path / "out")]
+    path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    environment = {**os.environ, "HARNESS_STORE": str(ran.store), "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    (row,) = table.read(tmp_path / "out").rows
+    assert math.isfinite(row.metrics["loss/bits_per_byte"].value)
+    assert row.metrics["loss/bits_per_byte"].value > 0
+    assert "no such unit" in row.not_applicable["raising/failed"]
+    assert "'loss/bits_per_byte'" in row.not_applicable["taking/failed"]
+
+
+def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "harness.cli", "run", "smoke", "--out", str(tmp_path / "out"), "--fresh"]
+    environment = {**os.environ, "HARNESS_STORE": str(tmp_path / "store"), "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("corpus"):
+                break
+        process.send_signal(signal.SIGINT)
+        said = process.stderr.read()
+    assert process.returncode == 130
+    assert said.rstrip().endswith("stopped; run the same command to continue")
+    assert "Traceback" not in said
