@@ -152,12 +152,18 @@ class Comparison:
                 notes=[
                     *self.plan.matching.notes(spec.name),
                     *self._how_trained(run),
+                    *self._how_much_text(corpus),
                     *(record.notes() if record else []),
                 ],
                 not_applicable={} if spec.dictionary else dict(_BY_CONSTRUCTION),
             )
             tracked.finish(result)
         return result
+
+    def _how_much_text(self, corpus: Corpus) -> list[str]:
+        """Where fewer evaluation sequences exist than were asked for."""
+        asked, there = self.experiment.evaluation.sequences, len(corpus.eval)
+        return [f"evaluation: {asked:,} sequences asked for, {there:,} exist"] if asked > there else []
 
     def _how_trained(self, run: SystemRun) -> list[str]:
         """What a reader of the table should know of how the row's subject came to be."""

@@ -59,6 +59,21 @@ class Evaluation:
         found = [batch.document.unique() for batch in self.batches()]
         return torch.cat(found).unique().cpu().numpy()
 
+    def counted(self, input_ids: Tensor) -> Tensor:
+        """Which tokens units are counted on, in the shape of `input_ids`: every token of text, the first of a sequence
+        too, but not the end-of-text token that begins each document.
+
+        That token stands for no text, and a unit that fires on it alone would look alive and get its top contexts
+        there. [U] Losses are taken on targets instead: every token but the first of a packed sequence; that a document
+        ends counts there, with no bytes.
+        """
+        end = None if self.tokenizer is None else self.tokenizer.eos_token_id
+        return torch.ones_like(input_ids, dtype=torch.bool) if end is None else input_ids != end
+
+    def counted_of_codes(self) -> Tensor:
+        """`counted`, of every token that has stored codes, in the order of the codes. `[tokens]`"""
+        return torch.cat([self.counted(b.input_ids).reshape(-1) for b in self.batches(self.codes_sequences)]).cpu()
+
     def by_document(self, batch_document: Tensor, values: Tensor, sums: Tensor) -> None:
         """Adds `values` `[n, ...]` into `sums` `[documents, ...]` (float64) at the rows of their documents `[n]`."""
         ids = torch.as_tensor(self.documents, device=batch_document.device, dtype=batch_document.dtype)
@@ -74,15 +89,18 @@ class Evaluation:
 
 
 def encode_split(evaluation: Evaluation, folder: Path, report: Callable[[float, float, str], None]) -> None:
-    """The codes stage: reads the first `codes_sequences` through the system, one safetensors file a site."""
+    """The codes stage: reads the first `codes_sequences` through the system, one safetensors file a site. Tokens that
+    do not count (`Evaluation.counted`) keep their place and lose their codes."""
     parts: dict[Site, list[Encoded]] = {site: [] for site in evaluation.system.sites}
     done, total = 0, min(evaluation.codes_sequences, len(evaluation.split))
     for batch in evaluation.batches(evaluation.codes_sequences):
+        counted = evaluation.counted(batch.input_ids).reshape(-1)
         for site, encoded in evaluation.system.encode(batch.input_ids).items():
             rows = encoded.codes.rows.clone()
             rows[:, 0] += done  # which sequence of the split, not of the batch
             codes = Codes(encoded.codes.indptr, encoded.codes.units, encoded.codes.values, rows, encoded.codes.n_units)
-            parts[site].append(Encoded(codes, encoded.strengths))
+            keep = counted[codes.token_of_entry()]
+            parts[site].append(Encoded(codes.keep(keep), encoded.strengths[keep]))
         done += len(batch.input_ids)
         report(done, total, "sequences")
     for site, pieces in parts.items():

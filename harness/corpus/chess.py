@@ -23,7 +23,8 @@ import numpy as np
 
 from harness.corpus import Document, Source, Sources, digest, in_hash_order
 from harness.corpus.config import CorpusConfig
-from harness.corpus.files import read_text, relative_files
+from harness.corpus.files import read_text
+from harness.corpus.folder import files_of
 from harness.errors import BadInput, HarnessError
 
 _RESULTS = ("1-0", "0-1", "1/2-1/2")
@@ -160,7 +161,7 @@ def _engine() -> chess.engine.SimpleEngine:
 def _from_files(path: Path, config: CorpusConfig) -> Sources:
     """Every game of every PGN file, each a source of its own."""
     found = []
-    for name, file in relative_files(path, (".pgn",)).items():
+    for name, file in files_of(path, (".pgn",)).items():
         # A game begins at its first tag; a file without tags is one source.
         text = read_text(file)
         starts = [match.start() for match in re.finditer(r"^\[Event ", text, re.MULTILINE)] or [0]

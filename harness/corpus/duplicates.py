@@ -10,7 +10,11 @@ import numpy as np
 SHINGLE = 8  # words
 OVERLAP = 0.5
 
-_WORD = re.compile(r"\w+")
+# Thai, Lao, Tibetan, Burmese, Khmer, kana and Chinese characters: no space shows where a word ends.
+_UNSPACED = (
+    "\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+)
+_WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+")
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # odd, so multiplying modulo 2**64 loses nothing
 
 
@@ -23,7 +27,8 @@ class Seen:
     similarity with each and is known text all the same. Admitting all of train before dev, and dev before eval,
     therefore bounds what any dev or eval document shares with all of train by `OVERLAP`.
 
-    Words are runs of letters, digits and underscores, in lower case; a document of fewer than `SHINGLE` words is one
+    Words are runs of letters, digits and underscores, in lower case; in scripts that are written without spaces every
+    character is one. A document of fewer than `SHINGLE` words is one
     run. Costs about 70 bytes of memory a word.
     """
 

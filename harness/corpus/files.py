@@ -1,9 +1,9 @@
 """A corpus from local files: one subfolder a domain, or one folder that is the only domain.
 
 Read are UTF-8 text (`.txt`, `.md`, source code, anything not listed next), `.jsonl` and `.parquet` with a column
-`text`; hidden files are passed over. A text file is one source, so all its excerpts lie on one side of the split;
-every record of a jsonl or parquet file is a source. Records are checked and kept in memory when the corpus is opened,
-so that a bad line stops a run before it starts; text files are read when their turn comes.
+`text`; hidden files are passed over, links are followed. A text file is one source, so all its excerpts lie on one
+side of the split; every record of a jsonl or parquet file is a source. Records are checked and kept in memory when the
+corpus is opened, so that a bad line stops a run before it starts; text files are read when their turn comes.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from harness.corpus import Document, Source, Sources, in_hash_order
 from harness.corpus.config import CorpusConfig
 from harness.corpus.excerpts import documents_of
+from harness.corpus.folder import files_of
 from harness.errors import BadInput
 
 TEXT_COLUMN = "text"
@@ -26,7 +27,7 @@ def sources(config: CorpusConfig) -> dict[str, Sources]:
     assert config.path is not None  # the config sees to it
     by_domain: dict[str, list[Source]] = {}
     whole = config.path.resolve().stem if config.path.is_file() else config.path.resolve().name
-    for name, path in relative_files(config.path).items():
+    for name, path in files_of(config.path).items():
         domain = name.split("/")[0] if "/" in name else whole
         if config.wants(domain):
             by_domain.setdefault(domain, []).extend(_sources_in(path, name, domain, config))
@@ -67,6 +68,8 @@ def _jsonl(path: Path) -> Iterator[tuple[int, str]]:
             record = json.loads(line)
         except json.JSONDecodeError as error:
             raise BadInput(f"{path}:{number}: not JSON: {error.msg} at character {error.pos + 1}") from None
+        except RecursionError:
+            raise BadInput(f"{path}:{number}: JSON nested too deep to be read") from None
         if not isinstance(record, dict):
             raise BadInput(
                 f"{path}:{number}: a {type(record).__name__}, where an object with {TEXT_COLUMN!r} is wanted"
@@ -108,24 +111,6 @@ def _parquet(path: Path) -> Iterator[tuple[int, str]]:
 
 def _names(columns: Iterable[str]) -> str:
     return ", ".join(repr(name) for name in columns) or "none"
-
-
-def relative_files(path: Path, suffixes: tuple[str, ...] = ()) -> dict[str, Path]:
-    """Files under `path` by their name from there, in order of name; `path` may be one file. Hidden ones left out."""
-    if not path.exists():
-        near = path
-        while not near.exists():
-            near = near.parent
-        raise BadInput(f"path {path} does not exist (what does: {near})")
-    if path.is_file():
-        return {path.name: path}
-    found = {}
-    for file in sorted(path.rglob("*")):
-        relative = file.relative_to(path)
-        hidden = any(part.startswith(".") for part in relative.parts)
-        if file.is_file() and not hidden and (not suffixes or file.suffix.lower() in suffixes):
-            found[relative.as_posix()] = file
-    return found
 
 
 def read_text(path: Path) -> str:

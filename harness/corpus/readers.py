@@ -7,6 +7,7 @@ from importlib import import_module
 
 from harness.corpus import Sources
 from harness.corpus.config import CorpusConfig
+from harness.corpus.folder import files_of
 
 READERS: dict[str, str] = {
     "installed": "harness.corpus.installed",
@@ -30,12 +31,10 @@ def contents_digest(config: CorpusConfig) -> str | None:
 
     Versions of packages pin the other kinds of corpus; nothing but their bytes pins a person's own files.
     """
-    from harness.corpus.files import relative_files
-
     if config.path is None:
         return None
     found = hashlib.sha256()
-    for name, path in relative_files(config.path).items():
+    for name, path in files_of(config.path).items():
         with path.open("rb") as file:
             found.update(f"{name}\x1f{hashlib.file_digest(file, 'sha256').hexdigest()}\x1e".encode())
     return found.hexdigest()

@@ -43,6 +43,7 @@ def as_pretrained(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
         bos_token=END_OF_TEXT,
         eos_token=END_OF_TEXT,
         clean_up_tokenization_spaces=False,
+        split_special_tokens=True,  # "<|endoftext|>" inside a text is text here too, as in packing
     )
 
 
@@ -54,3 +55,24 @@ def bytes_of_tokens(tokenizer: Tokenizer) -> np.ndarray:
     """
     names = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
     return np.array([0 if name == END_OF_TEXT else len(name) for name, _ in names], dtype=np.uint16)
+
+
+def shown(tokenizer: PreTrainedTokenizerFast, token: int) -> str:
+    """A token as a person can tell it from others: its text; bytes that are no whole character as `\\xNN`.
+
+    Decoding shows all of those as one and the same replacement character.
+    """
+    name = tokenizer.convert_ids_to_tokens(token)
+    if token in tokenizer.all_special_ids or any(character not in _BYTES for character in name):
+        return str(tokenizer.decode([token]))
+    return bytes(_BYTES[character] for character in name).decode("utf-8", "backslashreplace")
+
+
+def _byte_of_character() -> dict[str, int]:
+    """GPT-2's byte-level names: printable bytes of Latin-1 stand for themselves, the others for 256 and following."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(256 + n): byte for n, byte in enumerate(others)}
+
+
+_BYTES = _byte_of_character()

@@ -18,7 +18,7 @@ from harness.statistics import resampled_sums
 from harness.training_config import Strict
 from kernels.codes import token_rows
 
-VERSION = 1
+VERSION = 2
 
 
 class Options(Strict):
@@ -26,7 +26,8 @@ class Options(Strict):
 
 
 def measure(evaluation: Evaluation, options: Options) -> list[Measurement]:
-    """Figures of x̂ (what the dictionary writes) against x (what it should write), means over the system's sites.
+    """Figures of x̂ (what the dictionary writes) against x (what it should write), means over the system's sites, on the
+    tokens that count (`Evaluation.counted`).
 
     - explained_variance = 1 − Σ‖x−x̂‖² / Σ‖x−x̄‖², sums over tokens, x̄ the mean over the same tokens; unmoved by scaling
       or shifting the activations together with their reconstruction;
@@ -38,7 +39,7 @@ def measure(evaluation: Evaluation, options: Options) -> list[Measurement]:
         return []
     width = system.model.config.d_model
     columns = {site: evaluation.document_sums(width + 5) for site in system.sites}
-    document = torch.empty(0)
+    document, counted = torch.empty(0), torch.empty(0)
 
     def add(site: Site, x: Tensor, y: Tensor) -> None:
         positions = torch.arange(y.shape[1], device=y.device)[None]
@@ -46,11 +47,11 @@ def measure(evaluation: Evaluation, options: Options) -> list[Measurement]:
         x, y = x.flatten(0, 1), y.flatten(0, 1)
         dictionary = system.decomposition[site]
         hat = (dictionary.write(dictionary.read(x, rows), x) + dictionary.rest(x)).double()
-        evaluation.by_document(document, token_columns(y.double(), hat), columns[site])
+        evaluation.by_document(document[counted], token_columns(y.double(), hat)[counted], columns[site])
 
     with torch.no_grad(), system.watching(add):
         for batch in evaluation.batches():
-            document = batch.document.reshape(-1)
+            document, counted = batch.document.reshape(-1), evaluation.counted(batch.input_ids).reshape(-1)
             system.model(batch.input_ids, use_cache=False, logits_to_keep=1)
 
     found: list[Measurement] = []

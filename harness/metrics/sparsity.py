@@ -16,7 +16,7 @@ from harness.measurement import Direction, Measurement
 from harness.statistics import document_bootstrap
 from harness.training_config import Strict
 
-VERSION = 1
+VERSION = 2
 SHARE = 0.95
 
 
@@ -25,7 +25,8 @@ class Options(Strict):
 
 
 def measure(evaluation: Evaluation, options: Options) -> list[Measurement]:
-    """On the stored codes; per layer (mean over sites), and strength_l0_total summed over all replaced layers.
+    """On the stored codes of the tokens that count (`Evaluation.counted`); per layer (mean over sites), and
+    strength_l0_total summed over all replaced layers.
 
     - l0: non-zero entries per token; l0_p10, l0_p90: its quantiles over the tokens of all sites;
     - strength_l0: fewest entries whose strengths sum to at least 95% of the token's Σ strength;
@@ -37,15 +38,17 @@ def measure(evaluation: Evaluation, options: Options) -> list[Measurement]:
     names = ("l0", "strength_l0", "gini", "hoyer")
     sums = {name: evaluation.document_sums() for name in names}
     tokens = evaluation.document_sums()
+    counted = evaluation.counted_of_codes()
+    documents = documents[counted]
     evaluation.by_document(documents, torch.ones(len(documents)), tokens)
     lengths = []
     n_sites = len(evaluation.system.sites)
     for site in evaluation.system.sites:
         encoded = evaluation.load_codes(site)
         per_token = token_sparsity(encoded)
-        lengths.append(encoded.codes.row_lengths())
+        lengths.append(encoded.codes.row_lengths()[counted])
         for name in names:
-            evaluation.by_document(documents, per_token[name] / n_sites, sums[name])
+            evaluation.by_document(documents, per_token[name][counted] / n_sites, sums[name])
 
     def row(name: str, numerator: Tensor, unit: str, direction: Direction) -> Measurement:
         replicates = document_bootstrap(numerator.numpy(), tokens.numpy(), evaluation.resamples)

@@ -1,7 +1,7 @@
 """How the units share the work: dead, rare and always-on ones, unevenness, and the fit of a Zipf line.
 
 Counted the same way for latents, experts and neurons: in inference mode, on held-out text, over a stated number of
-tokens (`usage/tokens`; a unit that is merely rare looks dead on too few).
+tokens of text (`usage/tokens`, see `Evaluation.counted`; a unit that is merely rare looks dead on too few).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from harness.measurement import Direction, Measurement
 from harness.statistics import unit_bootstrap
 from harness.training_config import Strict
 
-VERSION = 1
+VERSION = 2
 
 
 class Options(Strict):
@@ -36,13 +36,14 @@ def measure(evaluation: Evaluation, options: Options) -> list[Measurement]:
     - zipf_exponent: s of density ∝ rank^(−s), least squares in logarithms over the units that fire, mean over sites;
       zipf_r2: how well that line fits.
     """
+    counted = int(evaluation.counted_of_codes().sum())
     densities: dict[str, np.ndarray] = {}
     masses: list[np.ndarray] = []
     for site in evaluation.system.sites:
         encoded = evaluation.load_codes(site)
         codes = encoded.codes
         counts = torch.bincount(codes.units, minlength=codes.n_units).double()
-        densities[str(site)] = (counts / codes.n_tokens).numpy()
+        densities[str(site)] = (counts / counted).numpy()
         mass = torch.zeros(codes.n_units, dtype=torch.float64)
         masses.append(mass.index_add_(0, codes.units, encoded.strengths.double()).numpy())
     np.savez(evaluation.artifacts / "densities.npz", **densities)  # pyright: ignore[reportArgumentType]
@@ -69,7 +70,7 @@ def measure(evaluation: Evaluation, options: Options) -> list[Measurement]:
         plain("zipf_exponent", float(np.mean(exponents)), ""),
         plain("zipf_r2", float(np.mean(fits)), ""),
         plain("units", len(every), "units"),
-        plain("tokens", evaluation.document_of_codes().numel(), "tokens"),
+        plain("tokens", counted, "tokens"),
     ]
 
 

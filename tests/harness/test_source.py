@@ -138,6 +138,8 @@ MOVES: list[tuple[str, set[str]]] = [
     ("harness/corpus/chess.py", {"corpus", "joint", "tasks"}),  # both score moves
     ("harness/corpus/excerpts.py", {"corpus", "joint", "tasks"}),
     ("harness/corpus/files.py", {"corpus", "joint", "tasks"}),
+    ("harness/corpus/folder.py", {"corpus", "joint", "tasks"}),
+    ("harness/corpus/tokenizer.py", {"corpus", "autointerp"}),  # how a token is shown
     ("harness/corpus/*", {"corpus"}),
     ("harness/references.py", {"reference"}),
     ("harness/subjects.py", SUBJECTS),

@@ -32,7 +32,7 @@ from harness.training_config import Strict
 
 log = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 OWN = "own"
 NEIGHBOURS = 3  # by what they write, and as many by co-activation
 WRITE_SEQUENCES = 16  # that mean write vectors are taken over

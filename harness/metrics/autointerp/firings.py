@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from harness.corpus.tokenizer import shown
 from harness.decomposition import Encoded
 from harness.errors import HarnessError
 from harness.evaluation import Evaluation
@@ -50,7 +51,7 @@ class Text:
         ends = np.append(opens[1:], len(flat))
         run = np.cumsum(np.bincount(opens, minlength=len(flat))) - 1
         here = np.arange(len(flat))
-        known = {int(index): evaluation.tokenizer.decode([int(index)]) for index in np.unique(ids)}
+        known = {int(index): shown(evaluation.tokenizer, int(index)) for index in np.unique(ids)}
         pieces = np.empty(len(flat), object)
         pieces[:] = [known[index] for index in ids.reshape(-1).tolist()]
         return Text(

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from harness.corpus.tokenizer import shown
 from harness.decomposition import Site
 from harness.evaluation import Evaluation
 from harness.metrics.autointerp.firings import Firings
@@ -60,7 +61,7 @@ def logits_of(evaluation: Evaluation, write: Tensor, most: int) -> tuple[tuple[s
     scale = model.model.norm.weight.float().cpu()
     logits = head @ (scale * write)
     raised, lowered = logits.topk(most).indices.tolist(), (-logits).topk(most).indices.tolist()
-    return tuple(str(tokenizer.decode([i])) for i in raised), tuple(str(tokenizer.decode([i])) for i in lowered)
+    return tuple(shown(tokenizer, i) for i in raised), tuple(shown(tokenizer, i) for i in lowered)
 
 
 def neighbours(firings: Firings, column: int, writes: Tensor, each: int, least: int) -> list[np.ndarray]:

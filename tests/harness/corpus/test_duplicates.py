@@ -1,6 +1,8 @@
 import subprocess
 import sys
 
+import pytest
+
 from harness.corpus.duplicates import OVERLAP, Seen
 
 TEXT = " ".join(f"w{n}" for n in range(200))
@@ -59,3 +61,12 @@ def test_runs_are_the_same_in_every_process():
         for env in ({"PYTHONHASHSEED": "1", "PYTHONPATH": "."}, {"PYTHONHASHSEED": "2", "PYTHONPATH": "."})
     }
     assert len(found) == 1
+
+
+@pytest.mark.parametrize("text", ["春眠不覺曉處處聞啼鳥夜來風雨聲花落知多少" * 4, "ภาษาไทยไม่มีช่องว่างระหว่างคำ" * 3])
+def test_a_copy_with_one_character_changed_is_known_in_a_script_without_spaces(text: str) -> None:
+    seen = Seen()
+    assert seen.admit(text)
+    changed = text[:40] + "あ" + text[41:]
+    assert seen.share(seen.runs(changed)) > 0.5
+    assert not seen.admit(changed)

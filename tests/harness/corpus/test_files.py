@@ -1,4 +1,5 @@
 import json
+import os
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -6,6 +7,7 @@ import pytest
 
 from harness.corpus import quiet
 from harness.corpus.config import CorpusConfig
+from harness.corpus.folder import files_of
 from harness.corpus.readers import contents_digest, source_packages, sources_of
 from harness.corpus.select import select
 from harness.errors import BadInput
@@ -115,3 +117,32 @@ def test_the_digest_moves_with_a_byte_and_with_a_name(tmp_path):
     assert contents_digest(config) != first
     assert contents_digest(CorpusConfig()) is None
     assert source_packages(config) == ("tokenizers",)
+
+
+def test_linked_folders_and_files_are_read_and_a_loop_is_left_out_with_a_word(tmp_path, caplog):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "a.txt").write_text("one")
+    corpus = tmp_path / "corpus"
+    (corpus / "own").mkdir(parents=True)
+    (corpus / "own/b.txt").write_text("two")
+    (corpus / "linked").symlink_to(elsewhere)
+    (corpus / "own/c.txt").symlink_to(elsewhere / "a.txt")
+    (corpus / "own/round").symlink_to(corpus)
+    (corpus / "own/gone").symlink_to(tmp_path / "nothing")
+    assert list(files_of(corpus)) == ["linked/a.txt", "own/b.txt", "own/c.txt"]
+    assert len(caplog.messages) == 2
+    assert any("round" in said for said in caplog.messages)
+    assert any("gone" in said for said in caplog.messages)
+
+
+def test_a_file_name_that_is_not_utf8_is_named(tmp_path):
+    (tmp_path / os.fsdecode(b"caf\xe9.txt")).write_text("x")
+    with pytest.raises(BadInput, match=r"caf.xe9.txt.* is not UTF-8"):
+        files_of(tmp_path)
+
+
+def test_json_that_is_nested_too_deep_is_named_by_file_and_line(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "fine"}\n' + '{"text": ' + "[" * 100_000 + "]" * 100_000 + "}\n")
+    with pytest.raises(BadInput, match=r"a\.jsonl:2: JSON nested too deep"):
+        read_all(tmp_path)

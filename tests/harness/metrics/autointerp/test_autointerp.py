@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -23,6 +24,13 @@ from kernels.codes import Codes
 NAMES = ("the", "money", "closing")
 N_UNITS = 64
 SMALL = {"units": 12, "scorers": ["rule", "simulation"], "density_edges": [0.005, 0.2]}
+
+
+def words(name: Callable[[int], str]) -> Any:
+    """A tokenizer of whole words: `name(token)` each, and no end-of-text token."""
+    return SimpleNamespace(
+        convert_ids_to_tokens=name, decode=lambda ids: name(ids[0]), all_special_ids=[], eos_token_id=None
+    )
 
 
 def planted_codes(world) -> torch.Tensor:
@@ -72,7 +80,7 @@ def evaluation(world, folder: Path, activations: list[torch.Tensor]) -> Evaluati
         load_codes=load_codes,
         cost=cast(Any, None),
         artifacts=folder,
-        tokenizer=cast(Any, SimpleNamespace(decode=lambda ids: dict(pieces)[ids[0]])),
+        tokenizer=cast(Any, words(lambda token: dict(pieces)[token])),
     )
 
 

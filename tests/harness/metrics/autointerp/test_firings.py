@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -9,6 +10,13 @@ from harness.decomposition import Encoded
 from harness.errors import HarnessError
 from harness.metrics.autointerp.firings import Firings, Text, explaining_documents, strongest_entries
 from kernels.codes import Codes
+
+
+def words(name: Callable[[int], str]) -> Any:
+    """A tokenizer of whole words: `name(token)` each, and no end-of-text token."""
+    return SimpleNamespace(
+        convert_ids_to_tokens=name, decode=lambda ids: name(ids[0]), all_special_ids=[], eos_token_id=None
+    )
 
 
 def encoded(strengths: torch.Tensor) -> Encoded:
@@ -54,9 +62,7 @@ def test_documents_are_halved_by_tokens() -> None:
 def test_windows_end_where_their_document_or_sequence_ends() -> None:
     ids = torch.arange(10).reshape(2, 5)
     batch = SimpleNamespace(input_ids=ids, document=torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 2, 2]]))
-    evaluation = SimpleNamespace(
-        tokenizer=SimpleNamespace(decode=lambda ids: f"t{ids[0]}"), codes_sequences=2, batches=lambda n: [batch]
-    )
+    evaluation = SimpleNamespace(tokenizer=words("t{}".format), codes_sequences=2, batches=lambda n: [batch])
     text = Text.of(cast(Any, evaluation), 3, 1, np.random.default_rng(0))
     assert text.low.tolist() == [0, 0, 2, 2, 2, 5, 5, 5, 8, 8]
     assert text.high.tolist() == [2, 2, 4, 5, 5, 7, 8, 8, 10, 10]
