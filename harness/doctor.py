@@ -64,8 +64,8 @@ def checks(store: Path) -> list[Check]:
 
 def _python() -> Iterator[Check]:
     running = f"{platform.python_version()} in {sys.prefix}"
-    fine = (3, 11) <= sys.version_info[:2] <= (3, 12)
-    yield Check("python", fine, running if fine else f"{running}: use 3.11 or 3.12 (make PYTHON=python3.11)")
+    fine = (3, 11) <= sys.version_info[:2] <= (3, 14)
+    yield Check("python", fine, running if fine else f"{running}: use 3.11 to 3.14 (make PYTHON=python3.13)")
 
 
 def _packages() -> Iterator[Check]:

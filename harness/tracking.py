@@ -65,6 +65,9 @@ def tracker(experiment: ExperimentInfo, store: Path) -> Tracker:
     return Tracker(experiment.name, experiment.model_dump(), store, enabled=experiment.tracking != "off")
 
 
+LONGEST_NAME = 200
+
+
 class Tracker:
     """The connection. `client` is None once tracking is off."""
 
@@ -281,7 +284,7 @@ class SystemRun(_Recorded):
         tags = {**invocation.tags, "harness.key": self.key, _PARENT: invocation.run_id or ""}
         params = {"system": name, "seed": seed, "stage": "system", **params}
         params["corpus_digest"] = invocation.corpus.content_hash[:12]
-        self._start(f"{name} seed {seed}", tags, params)
+        self._start(shortened(f"{name} seed {seed}"), tags, params)
         invocation.log_corpus(self)
         self.tracker.attempt(self._watch_machine)
 
@@ -361,6 +364,14 @@ class SystemRun(_Recorded):
             self._thread.join()
         if self._monitor is not None:
             self._monitor.finish()
+
+
+def shortened(name: str) -> str:
+    """A run's name as MLflow takes it: of a very long one the beginning, and a digest that tells it from others. The
+    whole name is in the parameter `system`."""
+    if len(name) <= LONGEST_NAME:
+        return name
+    return f"{name[: LONGEST_NAME - 9]}…{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def send_measurements(client: MlflowClient, run_id: str, measurements: list[Measurement]) -> None:

@@ -28,6 +28,16 @@ def local_uri(store: Path) -> str:
     return f"sqlite:///{(store / 'mlflow' / 'mlflow.db').resolve()}"
 
 
+def database_of(uri: str) -> Path | None:
+    """The file of an SQLite URI (`sqlite:///x.db` lies in the current folder, `sqlite:////x.db` at the root); None for
+    a server, another database or one in memory."""
+    head, _, rest = uri.partition(":///")
+    path = rest.partition("?")[0]
+    if head.partition("+")[0] != "sqlite" or not path or path == ":memory:" or path.startswith("file:"):
+        return None
+    return Path(path).resolve()
+
+
 def ui_command(store: Path, port: int = 5000) -> list[str]:
     """The command that serves the local store on 127.0.0.1 (MLflow has no passwords); `env` is Linux's and macOS's."""
     (store / "mlflow").mkdir(parents=True, exist_ok=True)
@@ -48,14 +58,13 @@ def connect(uri: str, store: Path, name: str) -> tuple[MlflowClient, str]:
     for noisy in ("alembic", "mlflow.store", "mlflow.system_metrics"):  # mlflow sets levels when it is imported
         logging.getLogger(noisy).setLevel(logging.ERROR)
 
-    local = uri == local_uri(store)
-    folder = (store / "mlflow").resolve()
-    # Without an explicit place artifacts go below the current folder. Of two processes that migrate a new store at
-    # once, one fails.
-    place = (folder / "artifacts" / name).as_uri() if local else None
-    with _locked(folder / "lock") if local else contextlib.nullcontext():
-        if local and not (folder / "mlflow.db").exists():
-            _create(folder / "mlflow.db")
+    # Of any SQLite file, ours or the user's: without an explicit place artifacts go below the current folder, and of
+    # two processes that migrate a new database at once one fails, or breaks it for good.
+    database = database_of(uri)
+    place = (database.parent / "artifacts" / name).as_uri() if database else None
+    with _locked(database.with_name(f"{database.name}.lock")) if database else contextlib.nullcontext():
+        if database and not database.exists():
+            _create(database)
         client = MlflowClient(uri)
         found = client.get_experiment_by_name(name)
         if found is None:
@@ -78,7 +87,7 @@ def _create(database: Path) -> None:
     they are made aside, and the database appears whole."""
     from mlflow import MlflowClient
 
-    aside = database.parent / "new"
+    aside = database.parent / f".{database.name}.new"
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir()
     MlflowClient(f"sqlite:///{aside / database.name}").search_experiments(max_results=1)

@@ -93,10 +93,12 @@ def summaries(nats: Tensor, n_bytes: Tensor, n_tokens: Tensor, resamples: int) -
     def row(name: str, value: float, unit: str, replicates: np.ndarray) -> Measurement:
         return Measurement(f"loss/{name}", value, unit, "lower", VERSION, replicates, "documents")
 
+    with np.errstate(over="ignore"):  # of a loss above 709 nats the perplexity is infinite, which is n/a
+        perplexity = row("perplexity", float(np.exp(mean)), "", np.exp(cross_entropy))
     return [
         row("cross_entropy", mean, "nat/token", cross_entropy),
         row("bits_per_byte", float(nats.sum() / n_bytes.sum()) / math.log(2), "bit/byte", bits),
-        row("perplexity", math.exp(mean), "", np.exp(cross_entropy)),
+        perplexity,
     ]
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from kernels import dispatch
+from kernels.mixed import outside_autocast, widened
 from kernels.pooled_experts import reference
 from kernels.pooled_experts.reference import dense_pools
 from kernels.rank1_experts import rank1_experts
@@ -23,6 +24,7 @@ __all__ = ["DENSE_BELOW", "pooled_experts", "prefers_dense"]
 DENSE_BELOW = {"cpu": 3.0, "cuda": 200.0}
 
 
+@outside_autocast
 def pooled_experts(
     x: Tensor, u: Tensor, v: Tensor, pools: Tensor, indices: Tensor, gates: Tensor, activation: str
 ) -> Tensor:
@@ -33,10 +35,12 @@ def pooled_experts(
     Differentiable in x, u, v and gates.
     """
     experts, d = u.shape[1:]
+    wanted = x.dtype
+    x, u, v, gates = widened(x, u, v, gates)
     if dispatch.choose("pooled_experts", x.device.type, x.dtype) == "reference":
-        return reference.pooled_experts(x, u, v, pools, indices, gates, activation)
+        return reference.pooled_experts(x, u, v, pools, indices, gates, activation).to(wanted)
     if prefers_dense(experts, indices.shape[2], x.device.type):
-        return dense_pools(x, u, v, pools, indices, gates, activation)
+        return dense_pools(x, u, v, pools, indices, gates, activation).to(wanted)
     visits = pools.shape[1]
     order = pools.flatten().argsort(stable=True)  # visits, pool by pool
     flat = (pools[..., None] * experts + indices).flatten(0, 1)
@@ -49,7 +53,7 @@ def pooled_experts(
         activation,
     )
     back = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
-    return y.index_select(0, back).view(-1, visits, d).sum(1)
+    return y.index_select(0, back).view(-1, visits, d).sum(1).to(wanted)
 
 
 def prefers_dense(experts: int, k: int, device: str) -> bool:

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from kernels import dispatch
+from kernels.mixed import outside_autocast, widened
 
 __all__ = ["search"]
 
@@ -15,6 +16,7 @@ __all__ = ["search"]
 DENSE_UP_TO = 32
 
 
+@outside_autocast
 def search(q1: Tensor, q2: Tensor, keys1: Tensor, keys2: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k largest of the n² sums q1·keys1[i] + q2·keys2[j]: (scores, indices) `[tokens, heads, k]`, descending.
 
@@ -22,7 +24,7 @@ def search(q1: Tensor, q2: Tensor, keys1: Tensor, keys2: Tensor, k: int) -> tupl
     indices int64 = i · n + j. Exact: the best k of each half are enough, and of their sums only those with
     (a + 1)(b + 1) <= k, a and b the ranks in the halves. Equal scores of a half go to the lower i (or j), and equal
     sums of those to the lower index. Differentiable in queries and keys through the scores.
-    Raises ValueError unless 1 <= k <= n².
+    Chosen in the widest type of the operands; scores come back in that of q1. Raises ValueError unless 1 <= k <= n².
     """
     heads, n = q1.shape[1], keys1.shape[1]
     if not 1 <= k <= n * n:
@@ -31,12 +33,16 @@ def search(q1: Tensor, q2: Tensor, keys1: Tensor, keys2: Tensor, k: int) -> tupl
         raise ValueError(
             f"keys have shapes {tuple(keys1.shape)} and {tuple(keys2.shape)}: both must be [1 or {heads}, n, d_key]"
         )
+    wanted = q1.dtype
+    q1, q2, keys1, keys2 = widened(q1, q2, keys1, keys2)
     implementation = dispatch.choose("product_keys", q1.device.type, q1.dtype)
     if implementation == "reference":
         from kernels.product_keys import reference
 
-        return reference.search(q1, q2, keys1, keys2, k)
-    return _search(q1, q2, keys1, keys2, k, implementation)
+        scores, indices = reference.search(q1, q2, keys1, keys2, k)
+    else:
+        scores, indices = _search(q1, q2, keys1, keys2, k, implementation)
+    return scores.to(wanted), indices
 
 
 @torch.library.custom_op("harness::product_keys", mutates_args=())

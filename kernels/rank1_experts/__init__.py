@@ -10,12 +10,14 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from kernels import dispatch
+from kernels.mixed import outside_autocast, widened
 
 __all__ = ["ACTIVATIONS", "coefficients", "rank1_experts"]
 
 ACTIVATIONS = ("relu", "gelu", "silu", "relu2")
 
 
+@outside_autocast
 def rank1_experts(
     x: Tensor, u: Tensor, v: Tensor, indices: Tensor, gates: Tensor, activation: str, *, sparse_gradients: bool = False
 ) -> Tensor:
@@ -26,25 +28,31 @@ def rank1_experts(
     sparse_gradients: the gradients of u and v are sparse COO tensors of the rows touched (for very large tables, with
     `kernels.row_sparse_adam.RowSparseAdam`).
 
-    Nothing of size tokens × slots × d is formed, except by the reference. Raises ValueError on an unknown activation,
+    Computed in the widest type of x, u, v and gates, given back in that of x (`kernels/mixed.py`). Nothing of size
+    tokens × slots × d is formed, except by the reference. Raises ValueError on an unknown activation,
     IndexError (on CPU) on an index outside the table.
     """
+    wanted = x.dtype
+    x, u, v, gates = widened(x, u, v, gates)
     implementation = _choose("rank1_experts", x, activation)
     if implementation == "reference":
         from kernels.rank1_experts import reference
 
-        return reference.rank1_experts(x, u, v, indices, gates, activation, sparse_gradients)
-    return _rank1_experts(x, u, v, indices, gates, activation, sparse_gradients, implementation)[0]
+        return reference.rank1_experts(x, u, v, indices, gates, activation, sparse_gradients).to(wanted)
+    return _rank1_experts(x, u, v, indices, gates, activation, sparse_gradients, implementation)[0].to(wanted)
 
 
+@outside_autocast
 def coefficients(x: Tensor, u: Tensor, indices: Tensor, gates: Tensor, activation: str) -> Tensor:
     """What multiplies each expert's v: gates · act(u[indices]ᵀ x), `[tokens, slots]`. See `rank1_experts`."""
+    wanted = x.dtype
+    x, u, gates = widened(x, u, gates)
     implementation = _choose("rank1_coefficients", x, activation)
     if implementation == "reference":
         from kernels.rank1_experts import reference
 
-        return reference.coefficients(x, u, indices, gates, activation)
-    return _coefficients(x, u, indices, gates, activation, implementation)[0]
+        return reference.coefficients(x, u, indices, gates, activation).to(wanted)
+    return _coefficients(x, u, indices, gates, activation, implementation)[0].to(wanted)
 
 
 def _choose(op: str, x: Tensor, activation: str) -> str:

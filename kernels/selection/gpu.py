@@ -8,7 +8,8 @@ from torch import Tensor
 
 def pack(a: Tensor) -> Tensor:
     """int64 that order like the floats of `a`, and among equals by lower index along the last dimension."""
-    bits = (a.float() + 0.0).view(torch.int32)  # + 0: −0 becomes 0
+    plain = torch.where(a.isnan(), torch.nan, a.float() + 0.0)  # NaN of one sign, the largest; + 0: −0 becomes 0
+    bits = plain.view(torch.int32)
     keys = bits ^ ((bits >> 31) & 0x7FFFFFFF)
     return (keys.long() << 32) | (0xFFFFFFFF - torch.arange(a.shape[-1], device=a.device))
 

@@ -16,6 +16,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from kernels import dispatch, selection
 from kernels.codes import Codes
+from kernels.mixed import outside_autocast, widened
 
 __all__ = [
     "decode",
@@ -32,15 +33,18 @@ __all__ = [
 DENSE_ABOVE = 1 / 8
 
 
+@outside_autocast
 def preactivations(x: Tensor, w_enc: Tensor, b_enc: Tensor, out: Tensor | None = None) -> Tensor:
     """x w_enc + b_enc: `[tokens, n_units]` from x `[tokens, d_in]`, w_enc `[d_in, n_units]`, b_enc `[n_units]`.
 
     Differentiable without `out`. out: memory to write into (a buffer kept between steps spares the page faults of a
     fresh one, a third of the time of the product at 4,096 × 8,192).
     """
+    x, w_enc, b_enc = widened(x, w_enc, b_enc)
     return torch.addmm(b_enc, x, w_enc) if out is None else torch.addmm(b_enc, x, w_enc, out=out)
 
 
+@outside_autocast
 def encode_topk(
     x: Tensor, w_enc: Tensor, b_enc: Tensor, k: int, pre: Tensor | None = None, among: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
@@ -51,6 +55,7 @@ def encode_topk(
     read, gradients go to x, w_enc and b_enc. among: boolean `[n_units]`, the units that may be chosen (aux_k).
     Raises ValueError when k exceeds the units that may be chosen.
     """
+    x, w_enc, b_enc = widened(x, w_enc, b_enc)
     with torch.no_grad():
         a = preactivations(x, w_enc, b_enc) if pre is None else pre.detach()
         if among is None:
@@ -63,6 +68,7 @@ def encode_topk(
     return units, _with_gradient(x, w_enc, b_enc, indptr, units.flatten(), values.flatten()).view(values.shape)
 
 
+@outside_autocast
 def encode_batch_topk(
     x: Tensor, w_enc: Tensor, b_enc: Tensor, m: int, pre: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -70,12 +76,14 @@ def encode_batch_topk(
 
     Mutual Choice (arXiv 2411.02124) with m = k · tokens. `pre` as in `encode_topk`.
     """
+    x, w_enc, b_enc = widened(x, w_enc, b_enc)
     with torch.no_grad():
         a = preactivations(x, w_enc, b_enc) if pre is None else pre.detach()
         indptr, units, values = selection.batch_topk(a, m)
     return indptr, units, _with_gradient(x, w_enc, b_enc, indptr, units, values)
 
 
+@outside_autocast
 def encode_column_topk(
     x: Tensor, w_enc: Tensor, b_enc: Tensor, m: Tensor, pre: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -83,31 +91,37 @@ def encode_column_topk(
 
     Feature Choice (arXiv 2411.02124). m int64 `[n_units]`. `pre` as in `encode_topk`.
     """
+    x, w_enc, b_enc = widened(x, w_enc, b_enc)
     with torch.no_grad():
         a = preactivations(x, w_enc, b_enc) if pre is None else pre.detach()
         indptr, units, values = selection.column_topk(a, m)
     return indptr, units, _with_gradient(x, w_enc, b_enc, indptr, units, values)
 
 
+@outside_autocast
 def encode_positive(
     x: Tensor, w_enc: Tensor, b_enc: Tensor, pre: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """What relu lets through: (indptr `[tokens + 1]`, units, values). `pre` as in `encode_topk`."""
+    x, w_enc, b_enc = widened(x, w_enc, b_enc)
     with torch.no_grad():
         a = preactivations(x, w_enc, b_enc) if pre is None else pre.detach()
         indptr, units, values = selection.positive(a)
     return indptr, units, _with_gradient(x, w_enc, b_enc, indptr, units, values)
 
 
+@outside_autocast
 def decode(codes: Codes, w_dec: Tensor) -> Tensor:
     """Σ over a token's entries of value · w_dec[unit]: `[tokens, d]`; w_dec `[n_units, d]`. Linear in codes.values."""
     if codes.nnz > DENSE_ABOVE * codes.n_tokens * codes.n_units:
-        return codes.dense() @ w_dec
+        return torch.matmul(*widened(codes.dense(), w_dec))
     return decode_rows(codes.indptr, codes.units, codes.values, w_dec)
 
 
+@outside_autocast
 def decode_rows(indptr: Tensor, units: Tensor, values: Tensor, w_dec: Tensor) -> Tensor:
     """`decode` of entries given as compressed rows: indptr `[tokens + 1]`, units and values `[entries]`."""
+    values, w_dec = widened(values, w_dec)
     implementation = dispatch.choose("sparse_decode", values.device.type, values.dtype)
     if implementation == "reference":
         from kernels.sparse_dictionary import reference

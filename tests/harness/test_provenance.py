@@ -16,7 +16,7 @@ def test_provenance_names_no_path_host_or_user():
 
 def test_provenance_tells_versions_threads_and_hardware():
     found = provenance.collect("config", "corpus", "float32", "cpu")
-    assert found.packages["torch"] == torch.__version__
+    assert found.packages["torch"].split("+")[0] == torch.__version__.split("+")[0]  # the build may be left out
     assert found.packages.keys() >= {"numpy", "mlflow", "transformers"}
     assert found.threads == torch.get_num_threads()
     assert found.hardware.cores >= 1

@@ -232,3 +232,12 @@ def test_failed_write_leaves_the_old_table_and_no_rubbish(table, tmp_path, monke
 def test_table_read_back_is_strict():
     with pytest.raises(ValueError, match="extra"):
         Table.model_validate({"comparison": "x", "rows": [], "provenance": provenance().model_dump(), "colour": 1})
+
+
+def test_files_are_written_as_the_umask_has_it_and_the_umask_is_never_set(tmp_path, monkeypatch):
+    plain = tmp_path / "plain"
+    plain.write_text("")
+    monkeypatch.setattr(os, "umask", lambda _mask: pytest.fail("the umask of the whole process was set"))
+    table_module.write_atomically(tmp_path / "written", b"x")
+    assert (tmp_path / "written").stat().st_mode == plain.stat().st_mode
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["plain", "written"]

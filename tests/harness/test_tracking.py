@@ -20,11 +20,12 @@ import pytest
 from harness import tracking_views
 from harness.errors import HarnessError, Interrupted
 from harness.measurement import Measurement
+from harness.source import ROOT
 from harness.table import Hardware, Provenance, RowProvenance, SeedResult, build, write
-from harness.tracking import Tracker, tracker
+from harness.tracking import Tracker, shortened, tracker
 from harness.tracking_curves import CurveTail, flat, metric_key
 from harness.tracking_results import log_results
-from harness.tracking_store import local_uri, ui_command
+from harness.tracking_store import database_of, local_uri, ui_command
 
 
 @dataclass
@@ -244,7 +245,7 @@ def test_a_kill_while_the_store_is_made_leaves_none_and_the_next_run_makes_it(tm
     made.stdout.close()
     assert not (tmp_path / "mlflow" / "mlflow.db").exists()
     assert Tracker("quick", {}, tmp_path).client is not None
-    assert sorted(path.name for path in (tmp_path / "mlflow").iterdir()) == ["lock", "mlflow.db"]
+    assert sorted(path.name for path in (tmp_path / "mlflow").iterdir()) == ["mlflow.db", "mlflow.db.lock"]
 
 
 def test_off_costs_no_import_and_does_nothing(tmp_path):
@@ -419,3 +420,52 @@ def test_batches_never_cut_a_step(tmp_path):
 def test_keys_and_params_are_what_mlflow_accepts():
     assert metric_key("loss/dense+topk[k=16]") == "loss/dense.topk.k.16."
     assert flat({"a": {"b": [1, 2]}, "c+": None, "e": {}}) == {"a.b": "[1, 2]", "c.": "null", "e": "{}"}
+
+
+@pytest.mark.parametrize(
+    ("uri", "file"),
+    [
+        ("sqlite:////a/b.db", "/a/b.db"),
+        ("sqlite:////a/b.db?timeout=5", "/a/b.db"),
+        ("sqlite+pysqlite:////a/b.db", "/a/b.db"),
+        ("sqlite:///:memory:", None),
+        ("sqlite://", None),
+        ("http://127.0.0.1:5000", None),
+        ("postgresql:///runs", None),
+    ],
+)
+def test_the_file_of_a_tracking_uri(uri: str, file: str | None) -> None:
+    assert database_of(uri) == (None if file is None else Path(file))
+
+
+def test_a_database_of_ones_own_is_made_whole_by_the_first_of_several_and_keeps_its_artifacts_beside_it(tmp_path):
+    uri = f"sqlite:///{tmp_path / 'mine' / 'runs.db'}"
+    (tmp_path / "elsewhere").mkdir()
+    code = (
+        "import os; from pathlib import Path; from harness.tracking import Tracker; "
+        f"os.chdir({str(tmp_path / 'elsewhere')!r}); t = Tracker('quick', {{}}, Path({str(tmp_path / 'store')!r})); "
+        "e = t.client.get_experiment(t.experiment_id); print(e.artifact_location)"
+    )
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": uri, "PYTHONPATH": str(ROOT)}
+    starts = [
+        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment)
+        for _ in range(3)
+    ]
+    said = {process.communicate(timeout=120)[0].strip() for process in starts}
+    assert [process.returncode for process in starts] == [0, 0, 0]
+    assert said == {(tmp_path / "mine" / "artifacts" / "quick").as_uri()}
+    assert not list((tmp_path / "elsewhere").iterdir())
+    assert not (tmp_path / "store" / "mlflow" / "mlflow.db").exists()
+
+
+def test_a_very_long_row_name_keeps_tracking_on(tmp_path):
+    name = "dense+topk[" + ",".join(f"layers=[{n}]" for n in range(40)) + "]"
+    assert len(name) > 300
+    held = tracker(Experiment(), tmp_path)
+    with held.invocation(Corpus(), "cfg") as invocation, invocation.system(name, 0, {"kind": "dictionary"}):
+        pass
+    assert held.client is not None
+    assert shortened(name) != shortened(name + "x")
+    runs = held.client.search_runs([held.experiment_id])
+    (run,) = [run for run in runs if run.data.params.get("system", "").startswith("dense+topk")]
+    assert run.data.tags["mlflow.runName"].startswith("dense+topk[layers=[0]")

@@ -129,3 +129,13 @@ def test_compiles_without_a_graph_break():
     a = torch.randn(6, 50)
     compiled = torch.compile(lambda a: topk(a, 4)[0] * 2, fullgraph=True, backend="aot_eager")
     assert torch.equal(compiled(a), topk(a, 4)[0] * 2)
+
+
+def test_nan_of_either_sign_is_the_largest_on_a_gpu_too() -> None:
+    from kernels.selection.gpu import topk as on_gpu  # plain torch: its order can be seen without a GPU
+
+    negative = torch.tensor([-4194304], dtype=torch.int32).view(torch.float32)  # 0xFFC00000: NaN with its sign bit set
+    assert negative.isnan().all()
+    a = torch.cat([torch.tensor([1.0, -2.0]), negative, torch.tensor([torch.nan, torch.inf])])[None]
+    _, order = on_gpu(a, 5)
+    assert order.tolist() == [[2, 3, 4, 0, 1]]

@@ -119,7 +119,12 @@ class OpenAIJudge:
                     raise JudgeError(self._stopped_by)
                 try:
                     reply = self._post(request)
-                    self.replies.add(key, reply)  # here, so that what was set aside is counted before it is freed
+                    # Here, so that what was set aside is counted before it is freed. An empty reply is nobody's answer:
+                    # it counts as unparsable now, and is asked for again by the next run.
+                    if reply.text.strip():
+                        self.replies.add(key, reply)
+                    else:
+                        self.replies.lost(reply.prompt_tokens, reply.completion_tokens)
                     return reply
                 except _MayPass as problem:
                     reason, after = str(problem), problem.after
@@ -159,7 +164,8 @@ class OpenAIJudge:
         if status == 200:
             return self._parsed(data, request)
         said = self._shown(data.decode("utf-8", "replace"))
-        if status in (408, 409, 429) or status >= 500:
+        spent = status == 402 or "insufficient_quota" in said  # some say 429 for it, which trying again never mends
+        if not spent and (status in (408, 409, 429) or status >= 500):
             raise _MayPass(f"HTTP {status} {said}".strip(), _seconds(wait))
         raise JudgeError(f"{self._url} answers HTTP {status}: {said or 'nothing more'}{_advice(status, self.options)}")
 
@@ -331,4 +337,6 @@ def _advice(status: int, options: JudgeOptions) -> str:
         return f" (the key comes from {options.key_variable})" if options.key_variable else " (set judge.key_variable)"
     if status == 404:
         return f" (judge.base_url must hold the version part, such as /v1; judge.model is {options.model!r})"
+    if status in (402, 429):
+        return " (the account has no credit left)"
     return " (redirects are not followed)" if 300 <= status < 400 else ""

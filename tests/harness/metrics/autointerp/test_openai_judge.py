@@ -246,3 +246,21 @@ def test_after_kill_9_the_next_run_asks_only_what_was_not_answered(tmp_path):
     again = {json.loads(body)["messages"][-1]["content"] for body in server.script.asked[before:]}
     assert again == set(MANY) - known
     assert len(server.script.asked) <= 40 + 4  # what was under way when it died
+
+
+def test_an_empty_reply_is_unparsable_now_and_asked_for_again_by_the_next_run(tmp_path):
+    with ChatServer(Script(reply=lambda messages: "  \n")) as server:
+        assert texts(judge(server, tmp_path), ["a"]) == ["  \n"]
+    with ChatServer(Script(reply=repeat)) as server:
+        assert texts(judge(server, tmp_path), ["a"]) == ["a"]
+        assert texts(judge(server, tmp_path), ["a"]) == ["a"]
+        assert len(server.script.answered) == 1
+
+
+def test_an_account_without_credit_is_an_error_at_once_and_no_score(tmp_path):
+    with (
+        ChatServer(Script(fault=lambda n: "402")) as server,
+        pytest.raises(JudgeError, match=r"402.*no credit left"),
+    ):
+        texts(judge(server, tmp_path), ["a"])
+    assert len(server.script.asked) == 1
