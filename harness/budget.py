@@ -40,7 +40,7 @@ from harness.systems import DictionarySpec, SubjectSpec, SystemSpec
 from harness.targets import forward_flops_per_token
 from harness.training_config import Distillation, TrainingConfig
 from saes.pretrained import Pretrained
-from saes.training_dictionary import DictionaryConfig, TrainingDictionary
+from saes.training_dictionary import DictionaryConfig, Standardisation, TrainingDictionary
 
 # What is solved for when sizes are matched: the first of these that the architecture has.
 _FREE_SIZES = ("max_experts", "d_expert", "d_ff", "k")
@@ -234,9 +234,12 @@ def _dictionary_cost(config: DictionaryConfig, width: int) -> tuple[float, Size]
         per_token = module.flops(1000, round(1000 * k)) / 1000
     else:
         per_token = 12.0 * width * n  # SAELens' step is dense
-    parameters = sum(parameter.numel() for parameter in module.parameters())
-    inactive = round((n - k) * width)
-    return per_token, Size(parameters, parameters - inactive, 2.0 * (parameters - n - width - inactive))
+    raw = Standardisation(torch.zeros(width), 1.0)
+    held_out = torch.randn(
+        64, width, generator=torch.Generator().manual_seed(0)
+    )  # for thresholds, which are not counted
+    trained = module.inference(raw, raw, held_out)  # what the row's record counts: a tied encoder is unfolded there
+    return per_token, Size(trained.parameter_count(), trained.active_parameters(k), trained.flops_per_token(k))
 
 
 def amount(budget: Budget, kind: str) -> float:

@@ -51,8 +51,8 @@ class Comparison:
         # Set even to what it was: until then MKL shares out its products as it likes, and who sets it first
         # (dictionaries that learn side by side) changes the last digits of all that the process trains afterwards.
         torch.set_num_threads(self.plan.numerics.threads)
-        if self.device != "cpu":
-            torch.cuda.set_device(self.device)  # Triton starts kernels on the current device, wherever tensors are
+        if (gpu := torch.device(self.device)).index is not None:
+            torch.cuda.set_device(gpu)  # Triton starts kernels on the current device, wherever tensors are
         check_writable(self.out)
         with self.store.in_use(self.plan.stages()):
             return self._run()

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 RECORD = "dictionaries.json"
 HELD_OUT_SEQUENCES = 128
+L0_OFF = 1.25  # a factor between the L0 that was asked for and the one that came out, above which a row says so
 VERSION = 1  # of the figures in the family `dictionary`
 
 
@@ -150,9 +151,23 @@ class DictionaryRecord:
                 f" at {most}" if len(self.sites) == 1 else f" at {len(rising)} of {len(self.sites)} sites, most {most}"
             )
             found.append(f"not converged: explained variance +{rising[most]:.3f} in the second half{where}")
+        if self.target_l0 is not None:
+            reached = {site: outcome.at_inference.l0 for site, outcome in self.sites.items()}
+            missed = {site: l0 for site, l0 in reached.items() if _off(l0, self.target_l0) > L0_OFF}
+            if missed:
+                where = f"at {len(missed)} of {len(reached)} sites, furthest " if len(reached) > 1 else "at "
+                furthest = max(missed, key=lambda site: _off(missed[site], cast(float, self.target_l0)))
+                found.append(
+                    f"target L0 {self.target_l0:g} not reached: {missed[furthest]:.3g} at inference {where}{furthest}"
+                )
         if any(outcome.as_trained is None for outcome in self.sites.values()):
             found.append("pretrained: what training the dictionary took is not counted")
         return found
+
+
+def _off(l0: float, target: float) -> float:
+    """The factor between them, above 1 either way."""
+    return max(l0 / target, target / l0) if l0 > 0 else float("inf")
 
 
 @dataclass(frozen=True)
@@ -233,7 +248,7 @@ def train_dictionaries(
             target_l0=job.config.k,
             sites={str(site): SiteOutcome.of(result) for site, result in done.items()},
             tokens=first.tokens,
-            parameters=sum(sum(p.numel() for p in r.dictionary.parameters()) for r in done.values()),
+            parameters=sum(r.dictionary.parameter_count() for r in done.values()),
             active_parameters=sum(r.dictionary.active_parameters(job.config.k) for r in done.values()),
             forward_flops_per_token=sum(r.dictionary.flops_per_token(job.config.k) for r in done.values()),
             training_flops=sum(r.training_flops for r in done.values()),
@@ -271,7 +286,7 @@ def import_dictionaries(
         target_l0=None,
         sites={str(site): SiteOutcome(None, None, found) for site, found in quality.items()},
         tokens=0,
-        parameters=sum(p.numel() for dictionary in loaded.values() for p in dictionary.parameters()),
+        parameters=sum(dictionary.parameter_count() for dictionary in loaded.values()),
         active_parameters=sum(loaded[site].active_parameters(found.l0) for site, found in quality.items()),
         forward_flops_per_token=sum(loaded[site].flops_per_token(found.l0) for site, found in quality.items()),
         training_flops=0.0,

@@ -39,6 +39,10 @@ class NativeBatch:
     batch: Batch
     log_p: Tensor
 
+    @property
+    def n_tokens(self) -> int:
+        return self.log_p.shape[0]
+
 
 @dataclass(frozen=True)
 class NativeStream:

@@ -78,6 +78,10 @@ class Dictionary(nn.Module, ABC):
     def active_parameters(self, k: float) -> int:
         """Parameters that one token touches when k latents fire."""
 
+    def parameter_count(self) -> int:
+        """Parameters, each once."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
     @abstractmethod
     def flops_per_token(self, k: float) -> float:
         """Multiply-adds × 2 of reading and writing one token when k latents fire."""

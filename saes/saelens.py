@@ -145,6 +145,10 @@ class SAELensDictionary(Dictionary):
     def save(self, folder: Path) -> None:
         self.sae.save_model(folder)
 
+    def parameter_count(self) -> int:
+        """Those of SAELens' module: `W_dec` is a copy of what is in there."""
+        return sum(parameter.numel() for parameter in self.sae.parameters())
+
     def active_parameters(self, k: float) -> int:
         """All but the decoder, and k of its rows."""
         return sum(p.numel() for p in self.sae.parameters()) - self.W_dec.numel() + round(k * self.d_out)
@@ -216,9 +220,8 @@ class SAELensConfig(DictionaryConfig):
         if self.k_aux is not None:
             raise ValueError(f"k_aux {self.k_aux}: SAELens' architectures choose their own (leave it out)")
         if self._has("k", int) and self.k != int(self.k):
-            raise ValueError(
-                f"k {self.k}: {self.architecture} keeps a whole number of latents (nearest: {round(self.k)})"
-            )
+            nearest = max(1, round(self.k))
+            raise ValueError(f"k {self.k}: {self.architecture} keeps a whole number of latents (nearest: {nearest})")
 
     def _has(self, name: str, kind: type | None = None) -> bool:
         options = {

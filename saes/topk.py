@@ -26,7 +26,8 @@ class TopKConfig(DictionaryConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.k != int(self.k):
-            raise ValueError(f"k {self.k}: every token keeps a whole number of latents (nearest: {round(self.k)})")
+            nearest = max(1, round(self.k))
+            raise ValueError(f"k {self.k}: every token keeps a whole number of latents (nearest: {nearest})")
 
     def build(
         self, d_in: int, d_out: int, generator: torch.Generator, transcoder: bool = False, skip: bool = False

@@ -80,12 +80,19 @@ class Trained:
     at_inference: Quality | None
 
 
+class Batch(Protocol):
+    """What an objective learns from: `Activations`, or something else with a number of tokens."""
+
+    @property
+    def n_tokens(self) -> int: ...
+
+
 class Batches(Protocol):
     """What `train` draws from: `ActivationStream`, or for other objectives anything resumable in the same way."""
 
     def chunk(self, index: int) -> Activations: ...
 
-    def batches(self, chunk: int = 0, batch: int = 0) -> Iterator[tuple[int, int, Any]]: ...
+    def batches(self, chunk: int = 0, batch: int = 0) -> Iterator[tuple[int, int, Batch]]: ...
 
 
 # One forward pass of every learner on a batch, for losses that they share; `train` calls backward on each loss as it
@@ -146,7 +153,9 @@ def _steps(
         started = time.perf_counter()
         chunk, index, batch = next(batches)
         run.collecting_seconds += time.perf_counter() - started
-        factor = settings.lr_factor(run.tokens / settings.train_tokens)
+        # The rate in the middle of the batch: at its beginning that of the first one would be 0, at its end the last's.
+        middle = (run.tokens + batch.n_tokens / 2) / max(settings.train_tokens, run.tokens + batch.n_tokens)
+        factor = settings.lr_factor(middle)
         results = run.update(objective, batch, factor, run.tokens / settings.train_tokens)
         run.step += 1
         run.tokens += next(iter(results.values())).tokens

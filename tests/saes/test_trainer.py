@@ -211,3 +211,27 @@ def test_what_training_found_is_measured_on_held_out_tokens_and_kept(planted, tm
 def test_a_loss_that_is_not_finite_stops_training_with_the_step(planted, tmp_path):
     with pytest.raises(ValueError, match=r"loss of a is .* at step \d+: try a lower lr"):
         run(planted, tmp_path, {"a": Assignment("sae", TopKConfig(n_latents=24, k=2, lr=1e38))})
+
+
+def test_no_batch_is_trained_on_with_a_learning_rate_of_zero(planted, tmp_path):
+    settings = dataclasses.replace(SETTINGS, log_every=1)
+    run(planted, tmp_path, settings=settings)
+    rates = [row["lr"] for row in curve(tmp_path / "small")]
+    assert min(rates) > 0
+    assert rates[0] < rates[1] < rates[2]
+    assert rates[-1] < rates[-2] < rates[-3]
+
+
+def test_a_budget_of_one_batch_trains(planted, tmp_path):
+    settings = TrainSettings(train_tokens=100, batch_tokens=128, buffer_tokens=1024)
+    trained = run(planted, tmp_path, {"a": TWO["small"]}, settings)["a"]
+    more = run(planted, tmp_path / "more", {"a": TWO["small"]}, dataclasses.replace(settings, train_tokens=5_000))["a"]
+    (row,) = curve(tmp_path / "a")
+    assert row["lr"] == TWO["small"].config.lr
+    untrained = TWO["small"].config.build(16, 16, torch.Generator().manual_seed(0))
+    # Adam moved every weight by about the rate: the encoder is no longer the decoder transposed.
+    assert torch.equal(untrained.W_enc, untrained.W_dec.T)
+    W_enc, W_dec = trained.dictionary.W_enc, trained.dictionary.W_dec
+    cosines = torch.nn.functional.cosine_similarity(W_enc.T, W_dec, dim=1)
+    assert float(cosines.max()) < 1 - 1e-6
+    assert trained.tokens < more.tokens
