@@ -235,9 +235,7 @@ def _dictionary_cost(config: DictionaryConfig, width: int) -> tuple[float, Size]
     else:
         per_token = 12.0 * width * n  # SAELens' step is dense
     raw = Standardisation(torch.zeros(width), 1.0)
-    held_out = torch.randn(
-        64, width, generator=torch.Generator().manual_seed(0)
-    )  # for thresholds, which are not counted
+    held_out = torch.randn(64, width, generator=torch.Generator().manual_seed(0))  # thresholds are set on it
     trained = module.inference(raw, raw, held_out)  # what the row's record counts: a tied encoder is unfolded there
     return per_token, Size(trained.parameter_count(), trained.active_parameters(k), trained.flops_per_token(k))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
@@ -66,7 +66,7 @@ class Experiment(Strict):
     systems: dict[str, dict[str, Any]] = Field(min_length=1)
     references: tuple[str, ...] = ()
     metrics: dict[str, dict[str, Any]] = Field(min_length=1)
-    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(0,), min_length=1)
     baseline: str | None = Field(
         default=None, description="The row that the others are compared with, paired by document."
     )

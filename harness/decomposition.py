@@ -165,8 +165,8 @@ class System:
             for site, edit in taps.items():
                 if self.native:
                     layer = cast(FeedForward, self.decomposition[site])
+                    stack.callback(setattr, layer, "tap", layer.tap)  # inside, ours takes the place of an outer one
                     layer.tap = Tap(edit, keep_rest=rest == "keep")
-                    stack.callback(setattr, layer, "tap", None)
                 else:
                     hook = partial(_graft, self.decomposition[site], site.point, edit, error == "keep", rest == "keep")
                     handle = self._module(site).register_forward_hook(hook, with_kwargs=True)

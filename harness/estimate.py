@@ -52,7 +52,7 @@ def estimates(plan: Plan, store: Store) -> dict[str, Estimate]:
         line = lines[run.spec.name]
         memory = training_memory(line, plan.experiment)
         own = 0.0 if run.subject.key in charged else line.budget.subject_flops + line.budget.trial_flops
-        own += 0.0 if run.subject.key in charged else _teacher_forward_flops(line)
+        own += 0.0 if run.subject.key in charged else _teacher_forward_flops(line, plan.experiment)
         charged.add(run.subject.key)
         own += line.budget.collecting_flops + line.budget.dictionary_flops
         if not own:  # says nothing about the speed at which other rows of the subject train
@@ -75,12 +75,16 @@ def training_memory(line: Line, experiment: Experiment) -> int:
     return _BYTES_PER_PARAMETER * line.budget.size.parameters + step
 
 
-def _teacher_forward_flops(line: Line) -> float:
+def _teacher_forward_flops(line: Line, experiment: Experiment) -> float:
     """The part of the teacher's FLOPs that the student's run spends; the teacher's training is a row of its own."""
-    teacher = line.spec.subject.teacher
-    if teacher is None or line.spec.subject.training.target.kind != "kl":
+    subject = line.spec.subject
+    if subject.teacher is None or subject.training.target.kind != "kl":
         return 0.0
-    return line.budget.teacher_flops if not isinstance(teacher, SubjectSpec) else line.budget.subject_flops / 3
+    if not isinstance(subject.teacher, SubjectSpec):
+        return line.budget.teacher_flops
+    length = experiment.corpus.sequence_length
+    tokens = subject.training.steps(length) * subject.training.batch_sequences * length
+    return size_of(subject.teacher, experiment).forward_flops * tokens
 
 
 def _speed(

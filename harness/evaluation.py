@@ -100,7 +100,8 @@ def encode_split(evaluation: Evaluation, folder: Path, report: Callable[[float, 
             rows[:, 0] += done  # which sequence of the split, not of the batch
             codes = Codes(encoded.codes.indptr, encoded.codes.units, encoded.codes.values, rows, encoded.codes.n_units)
             keep = counted[codes.token_of_entry()]
-            parts[site].append(Encoded(codes.keep(keep), encoded.strengths[keep]))
+            # Not left on the device: a split's codes may be larger than its memory.
+            parts[site].append(Encoded(codes.keep(keep).cpu(), encoded.strengths[keep].cpu()))
         done += len(batch.input_ids)
         report(done, total, "sequences")
     for site, pieces in parts.items():

@@ -42,7 +42,21 @@ def with_dense_equivalent(results: Sequence[SeedResult], curve: Sequence[str]) -
     One fit a seed. Intervals: the fit is made again on every resample of the evaluation documents, which are the same
     for the curve and for the system. Without a curve, or the metrics loss and cost, the results as they are.
     """
-    return [_with(result, [r for r in results if r.seed == result.seed and r.system in curve]) for result in results]
+    added = [_with(result, [r for r in results if r.seed == result.seed and r.system in curve]) for result in results]
+    # A mean over the seeds whose curve falls would be a mean over the lucky ones: one that does not takes all with it.
+    flat = sorted({result.seed for result in added if result.not_applicable.get(NAME) == _WHY_NOT})
+    if not flat or len(flat) == len({result.seed for result in results}):
+        return added
+    why = f"{_WHY_NOT} with seed {', '.join(map(str, flat))}"
+    return [_without(result, why) for result in added]
+
+
+def _without(result: SeedResult, why: str) -> SeedResult:
+    """The result with a reason in place of the two figures, where it has them or a reason already."""
+    kept = [measured for measured in result.measurements if measured.name not in (NAME, RATIO)]
+    if len(kept) == len(result.measurements) and NAME not in result.not_applicable:
+        return result
+    return replace(result, measurements=kept, not_applicable={**result.not_applicable, NAME: why, RATIO: why})
 
 
 def _with(result: SeedResult, points: list[SeedResult]) -> SeedResult:

@@ -176,7 +176,10 @@ def forward_flops_per_token(model: PreTrainedModel, sequence_length: int) -> flo
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
+    ids = torch.zeros(1, sequence_length, dtype=torch.long, device=model.device)
+    # A mask of its own: to make one, transformers looks at values, and a model on the meta device has none.
+    mask = torch.zeros(1, 1, sequence_length, sequence_length, dtype=model.dtype, device=model.device)
     # Of the fused attention kernels the counter does not know the CPU's.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        model(input_ids=torch.zeros(1, sequence_length, dtype=torch.long, device=model.device), use_cache=False)
+        model(input_ids=ids, attention_mask=mask, use_cache=False)
     return counter.get_total_flops() / sequence_length

@@ -59,6 +59,10 @@ class Codes:
         kept_before = torch.cat([entries.new_zeros(1, dtype=torch.long), entries.cumsum(0)])
         return replace(self, indptr=kept_before[self.indptr], units=self.units[entries], values=self.values[entries])
 
+    def cpu(self) -> Codes:
+        """The same in main memory."""
+        return Codes(self.indptr.cpu(), self.units.cpu(), self.values.cpu(), self.rows.cpu(), self.n_units)
+
     def dense(self) -> Tensor:
         """`[tokens, n_units]`. For small cases and tests: everything else stays sparse."""
         out = self.values.new_zeros(self.n_tokens, self.n_units)

@@ -44,8 +44,8 @@ class TrainSettings:
         return ActivationStream(collect, n_sequences, sequence_tokens, self.seed, self.batch_tokens, self.buffer_tokens)
 
     def lr_factor(self, progress: float) -> float:
-        """Share of the peak learning rate after `progress` (0 to 1) of the tokens: linear up, flat, linear to 0. A batch
-        gets that of its middle, so none is trained on with a rate of 0."""
+        """Share of the peak learning rate after `progress` (0 to 1) of the tokens: linear up, flat, linear to 0. A
+        batch gets that of its middle, so none is trained on with a rate of 0."""
         up = progress / self.warmup_share if self.warmup_share else 1.0
         down = (1.0 - progress) / self.decay_share if self.decay_share else 1.0
         return max(0.0, min(1.0, up, down))

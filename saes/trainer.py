@@ -380,6 +380,8 @@ class _Run:
         learner.module.prepare(1.0)
         dictionary = learner.module.inference(learner.x, learner.target, x)
         dictionary.save(folder)
+        if x is not None:
+            dictionary = dictionary.to(x.device)  # SAELens' modules are made on the CPU
         if x is not None and target is not None:
             trained_quality = self.as_trained(learner)
             inference_quality = at_inference(dictionary, x, target, self.settings.batch_tokens)

@@ -9,10 +9,12 @@ import pytest
 import yaml
 
 import models
-from harness.budget import Budget, Matching, amount
+import saes
+from harness.budget import Budget, Matching, _dictionary_cost, amount
 from harness.config import load
 from harness.errors import BadInput
 from harness.plan import Numerics, Plan, make_plan
+from saes.relu import ReLUConfig
 
 SMALL = {"d_model": 32, "n_layers": 2, "n_heads": 2}
 POOL = {**SMALL, "n_experts": 256, "heads": 2, "d_key": 8}
@@ -178,3 +180,24 @@ def test_trials_are_counted_beside_the_budget(tmp_path: Path) -> None:
 )
 def test_a_wrong_setting_is_named_with_what_is_allowed(tmp_path: Path, more: dict[str, Any], says: str) -> None:
     assert says in problem(tmp_path, {"dense": SMALL, "peer": POOL}, **more)
+
+
+@pytest.mark.parametrize(
+    ("kind", "parameters"),
+    [
+        ("topk", 2 * 32 * 128 + 128 + 32),
+        ("relu", 2 * 32 * 128 + 128 + 32),
+        ("skip_transcoder", 2 * 32 * 128 + 128 + 32 + 32 * 32),
+        ("mutual_choice", 2 * 32 * 128 + 2 * 128 + 32),  # and a threshold
+        ("saelens:gated", 2 * 32 * 128 + 3 * 128 + 32),  # gate, magnitude and its scale
+    ],
+)
+def test_a_dictionary_counts_every_parameter_once(kind: str, parameters: int) -> None:
+    size = _dictionary_cost(saes.config_class(kind)(n_latents=128, k=4), 32)[1]
+    assert size.parameters == parameters
+    assert size.active_parameters == parameters - (128 - 4) * 32 - (128 if kind == "mutual_choice" else 0)
+
+
+def test_a_tied_encoder_works_as_much_as_one_of_its_own() -> None:
+    sizes = [_dictionary_cost(ReLUConfig(n_latents=128, k=4, tied=tied), 32)[1] for tied in (True, False)]
+    assert sizes[0].forward_flops == sizes[1].forward_flops == 2.0 * (32 * 128 + 4 * 32)

@@ -167,3 +167,16 @@ def test_splicing_without_the_error_changes_a_grafted_model(tokens: Tensor) -> N
     native = logits(system, tokens)
     with system.running(dict.fromkeys(system.sites, identity), error="drop"):
         assert relative(logits(system, tokens), native) > 1e-3
+
+
+def test_after_an_edit_within_an_edit_the_outer_one_goes_on(tokens: Tensor) -> None:
+    system = System("dense", subject("dense"), None)
+    drop = dict.fromkeys(system.sites, lambda codes: codes.keep(torch.zeros_like(codes.units, dtype=torch.bool)))
+    native = logits(system, tokens)
+    with system.running(drop, error="drop"):
+        outer = logits(system, tokens)
+        with system.running(dict.fromkeys(system.sites, identity), error="drop"):
+            assert relative(logits(system, tokens), native) < 1e-5
+        assert torch.equal(logits(system, tokens), outer)
+    assert relative(outer, native) > 1e-3
+    assert torch.equal(logits(system, tokens), native)

@@ -75,3 +75,13 @@ def test_rows_without_training_or_loss_and_tables_without_a_curve_stay_as_they_a
     untrained = result("dense[untrained=true]", 0.0, 8.0)
     assert with_dense_equivalent([*curve(), untrained], CURVE)[-1] == untrained
     assert with_dense_equivalent([*curve(), untrained], []) == [*curve(), untrained]
+
+
+def test_one_seed_whose_curve_does_not_fall_takes_the_figure_from_all_seeds_and_is_named() -> None:
+    flat = [result(name, flops, 3.0, seed=1) for name, flops in zip(CURVE, (1e11, 1e12, 1e13), strict=True)]
+    rows = [*curve(), *flat, result("peer", 1e12, 2.5), result("peer", 1e12, 2.5, seed=1)]
+    found = [row for row in with_dense_equivalent(rows, CURVE) if row.system == "peer"]
+    assert len(found) == 2
+    for row in found:
+        assert NAME not in figures(row)
+        assert row.not_applicable[RATIO] == "the dense curve does not fall with compute with seed 1"

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers import AutoModelForCausalLM
 
 import models
 from harness.decomposition import Encoded
@@ -241,3 +243,23 @@ def test_unevenness_is_zero_for_equal_shares_and_log_n_for_one_unit() -> None:
 def test_probes_fall_on_points_of_the_curve_about_twenty_times() -> None:
     assert probe_every(steps=40, log_every=4) == 4
     assert probe_every(steps=1000, log_every=10) == 50
+
+
+def foreign_configs() -> list[Any]:
+    from transformers import GPT2Config, GPTNeoXConfig, LlamaConfig
+
+    like = {"num_hidden_layers": 2, "num_attention_heads": 2, "hidden_size": 16}
+    return [
+        LlamaConfig(vocab_size=31, intermediate_size=40, **like),
+        GPT2Config(vocab_size=31, n_embd=16, n_layer=2, n_head=2, bos_token_id=0, eos_token_id=0),
+        GPTNeoXConfig(vocab_size=31, intermediate_size=40, **like),
+    ]
+
+
+@pytest.mark.parametrize("config", foreign_configs(), ids=lambda config: config.model_type)
+def test_the_flops_of_a_teacher_from_a_folder_are_counted_without_its_weights(config: Any, tmp_path: Path) -> None:
+    from harness.budget import _foreign_forward_flops
+
+    model = AutoModelForCausalLM.from_config(config)
+    model.save_pretrained(tmp_path)
+    assert _foreign_forward_flops(tmp_path, 12) == forward_flops_per_token(model, 12) > 0
