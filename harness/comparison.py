@@ -155,10 +155,14 @@ class Comparison:
                     *self._how_much_text(corpus),
                     *(record.notes() if record else []),
                 ],
-                not_applicable={} if spec.dictionary else dict(_BY_CONSTRUCTION),
+                not_applicable={} if spec.dictionary else self._by_construction(),
             )
             tracked.finish(result)
         return result
+
+    def _by_construction(self) -> dict[str, str]:
+        """What a native row cannot have, of the metrics that were asked for."""
+        return {name: why for name, why in _BY_CONSTRUCTION.items() if name.split("/")[0] in self.experiment.metrics}
 
     def _how_much_text(self, corpus: Corpus) -> list[str]:
         """Where fewer evaluation sequences exist than were asked for."""

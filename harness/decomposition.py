@@ -201,4 +201,5 @@ def _graft(
     rest = dictionary.rest(x)
     if keep_error:
         edited = edited + (y - (dictionary.write(codes, x) + rest))
-    return (edited + rest if keep_rest else edited).view_as(output)
+    # A dictionary in float32 may sit in a model in bfloat16.
+    return (edited + rest if keep_rest else edited).view_as(output).to(output.dtype)

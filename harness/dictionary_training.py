@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from harness import trained_on
 from harness.collecting import collect
 from harness.cost import Cost
 from harness.decomposition import Site
@@ -235,6 +236,7 @@ def train_dictionaries(
         raise HarnessError(str(error)) from error
     finally:
         STOP.training = False
+    subject = trained_on.fingerprint(model)
     for name, job in jobs.items():
         done = {site: trained[f"{name}@{site}"] for site in job.sites}
         for site, result in done.items():
@@ -242,6 +244,7 @@ def train_dictionaries(
             shutil.rmtree(target, ignore_errors=True)
             shutil.copytree(result.folder, target)
             shutil.copy(scratch / f"{name}@{site}" / CURVE_FILE, target / CURVE_FILE)
+            trained_on.note(target, subject, site)
         first = next(iter(done.values()))
         DictionaryRecord(
             objective=settings.objective,
@@ -264,14 +267,18 @@ def import_dictionaries(
     """Copies dictionaries that others trained into `folder/<site>/`, as `train_dictionaries` leaves its own, and
     measures them on the same held-out tokens.
 
-    Raises HarnessError when a width differs from the subject's or a folder holds no dictionary.
+    Raises HarnessError when a width differs from the subject's, a folder holds no dictionary, or one that was trained
+    here was trained on another subject.
     """
     width = cast(Any, model).config.d_model
     loaded: dict[Site, Dictionary] = {}
+    subject = trained_on.fingerprint(model)
     try:
         with dispatch.recording() as kernels:
             for site in sites:
                 loaded[site] = source.load(site.layer, width)
+                if why := trained_on.mismatch(loaded[site], subject, site):
+                    raise ValueError(f"the dictionary for layer {site.layer} does not belong here: {why}")
                 loaded[site].save(folder / str(site))
             activations = collect(model, held_out, _held_out(held_out), sites)
             activations.check_finite()

@@ -193,8 +193,26 @@ def _row(system: str, results: list[SeedResult]) -> Row:
             kernels={op: ", ".join(sorted(used)) for op, used in sorted(kernels.items())},
             stages={f"{stage}/{r.seed}": key for r in results for stage, key in r.provenance.stages.items()},
         ),
-        notes=list(dict.fromkeys(note for r in results for note in r.notes)),
+        notes=_notes(results),
     )
+
+
+def _notes(results: list[SeedResult]) -> list[str]:
+    """Every note once. Notes that say the same with other numbers (`subject: numbers`) stand in one line, by seed; a
+    note of some seeds says of which."""
+    said: dict[str, dict[str, list[int]]] = {}
+    for result in results:
+        for note in dict.fromkeys(result.notes):
+            about, _, rest = note.partition(": ")
+            said.setdefault(about, {}).setdefault(rest, []).append(result.seed)
+    lines = []
+    for about, by_text in said.items():
+        texts = [
+            text if len(seeds) == len(results) else f"{text} (seed {', '.join(map(str, seeds))})".lstrip()
+            for text, seeds in by_text.items()
+        ]
+        lines.append(f"{about}: {'; '.join(texts)}" if any(by_text) else " ".join([about, *texts]).rstrip())
+    return lines
 
 
 def _by_seed(results: list[SeedResult], name: str) -> dict[int, Measurement]:

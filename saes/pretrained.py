@@ -54,16 +54,14 @@ class Pretrained:
         return None if self.path is None else Path(self.path.replace(LAYER, str(layer))).expanduser()
 
     def check_folder(self, layer: int, width: int) -> bool:
-        """Whether its config says that it is a transcoder. Raises ValueError when the folder holds no dictionary or one
-        of another width; for releases this is found out when they are loaded, and the answer is False."""
+        """Whether its config says that it is a transcoder. Raises ValueError when the folder holds no usable dictionary
+        or one of another width; for releases this is found out when they are loaded, and the answer is False."""
         folder = self.folder(layer)
         if folder is None:
             return False
-        if not (folder / CONFIG_FILE).is_file() or not (folder / WEIGHTS_FILE).is_file():
-            raise ValueError(f"{folder} holds no dictionary: {CONFIG_FILE} and {WEIGHTS_FILE} are needed")
-        config = json.loads((folder / CONFIG_FILE).read_text())
-        _check_widths(str(folder), config["d_in"], config.get("d_out", config["d_in"]), width)
-        return "transcoder" in str(config.get("architecture"))
+        dictionary = stored.load(folder)  # all of it, so that nothing is found out after a subject was trained
+        _check_widths(str(folder), dictionary.d_in, dictionary.d_out, width)
+        return "transcoder" in str(json.loads((folder / CONFIG_FILE).read_text())["architecture"])
 
     def with_contents(self, layers: Sequence[int]) -> Pretrained:
         """The same, knowing what the folders of these layers hold now."""

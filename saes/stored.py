@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from importlib import import_module
 from pathlib import Path
+from typing import Any
+
+from torch import Tensor
 
 from kernels.memory import settle
 from saes.dictionary import CONFIG_FILE, WEIGHTS_FILE, Dictionary, EncoderDecoder, Weights
@@ -24,32 +27,82 @@ INFERENCE = {
 
 
 def load(folder: Path) -> Dictionary:
-    """The dictionary in a folder that `Dictionary.save` or SAELens wrote.
+    """The dictionary in a folder that `Dictionary.save` or SAELens wrote, in float32 whatever it was kept in.
 
     SAELens is imported only for what needs it: architectures of which we have no class, and those that transform
-    activations as they run. Raises ValueError when the folder holds none.
+    activations as they run. Raises ValueError, in one line that names the folder, when it holds none, when a tensor is
+    missing, of another shape, unknown or not finite, or when the configuration lacks something.
     """
-    from safetensors.torch import load_file
-
     if not (folder / CONFIG_FILE).exists() or not (folder / WEIGHTS_FILE).exists():
         raise ValueError(f"{folder} holds no dictionary: {CONFIG_FILE} and {WEIGHTS_FILE} are needed")
-    config = json.loads((folder / CONFIG_FILE).read_text())
+    config = _config(folder)
     architecture = config.get("architecture")
+    if not isinstance(architecture, str):
+        raise ValueError(f"{folder / CONFIG_FILE} names no architecture (one of {', '.join(INFERENCE)})")
     runtime = config.get("normalize_activations", "none") != "none" or any(
         config.get(key, False) for key in ("apply_b_dec_to_input", "rescale_acts_by_decoder_norm")
     )
+    tensors = _tensors(folder)
     if architecture not in INFERENCE or runtime:
         from saes.saelens import load_pretrained
 
-        return load_pretrained(folder)
+        try:
+            return load_pretrained(folder)
+        except (KeyError, TypeError, RuntimeError) as error:  # what SAELens raises for files that are not its own
+            raise ValueError(f"{folder}: SAELens cannot read it: {' '.join(str(error).split())[:200]}") from error
     module, _, name = INFERENCE[architecture].partition(":")
     cls: type[EncoderDecoder] = getattr(import_module(module), name)
-    weights = Weights(**load_file(folder / WEIGHTS_FILE))
-    dictionary = cls.from_file(weights, config, transcoder="transcoder" in architecture)
-    metadata = config.get("metadata", {})
+    _check_tensors(folder, tensors, architecture, cls)
+    if cls.__name__ == "TopK" and not isinstance(config.get("k"), int):
+        raise ValueError(f"{folder / CONFIG_FILE} has no k, the latents that a token keeps")
+    dictionary = cls.from_file(Weights(**tensors), config, transcoder="transcoder" in architecture)
+    metadata = config.get("metadata") or {}
     dictionary.metadata = {key: value for key, value in metadata.items() if key != "sae_lens_version"}
     settle(dictionary)
     return dictionary
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    try:
+        config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{folder / CONFIG_FILE} is not JSON: {error}") from None
+    if not isinstance(config, dict):
+        raise ValueError(f"{folder / CONFIG_FILE} is a {type(config).__name__}, not a configuration")
+    return config
+
+
+def _tensors(folder: Path) -> dict[str, Tensor]:
+    """In float32 and finite."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = folder / WEIGHTS_FILE
+    try:
+        tensors = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged or no safetensors file: {error}") from None
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            bad = int((~tensor.isfinite()).sum())
+            raise ValueError(f"{path}: {bad} of {tensor.numel()} numbers in {name} are not finite")
+    return {name: tensor.float() for name, tensor in tensors.items()}
+
+
+def _check_tensors(folder: Path, tensors: dict[str, Tensor], architecture: str, cls: type) -> None:
+    wanted = {"W_enc", "b_enc", "W_dec", "b_dec"} | ({"threshold"} if cls.__name__ == "JumpReLU" else set())
+    allowed = wanted | ({"W_skip"} if "skip" in architecture else set())
+    path = folder / WEIGHTS_FILE
+    for name in sorted(wanted - tensors.keys()):
+        raise ValueError(f"{path} lacks {name}, which architecture {architecture!r} needs")
+    for name in sorted(tensors.keys() - allowed):
+        raise ValueError(f"{path} holds {name}, which architecture {architecture!r} does not have")
+    (d_in, n), d_out = tensors["W_enc"].shape, tensors["W_dec"].shape[-1]
+    shapes = {"W_enc": (d_in, n), "b_enc": (n,), "W_dec": (n, d_out), "b_dec": (d_out,), "threshold": (n,)}
+    for name, tensor in tensors.items():
+        expected = shapes.get(name, (d_out, d_in))
+        if tuple(tensor.shape) != expected:
+            raise ValueError(f"{path}: {name} has shape {tuple(tensor.shape)}, expected {expected}")
 
 
 def load_release(release: str, sae_id: str) -> Dictionary:

@@ -180,3 +180,16 @@ def test_after_an_edit_within_an_edit_the_outer_one_goes_on(tokens: Tensor) -> N
         assert torch.equal(logits(system, tokens), outer)
     assert relative(outer, native) > 1e-3
     assert torch.equal(logits(system, tokens), native)
+
+
+def test_a_dictionary_in_float32_works_on_a_subject_in_bfloat16(tokens: Tensor) -> None:
+    system = grafted("topk")
+    for dictionary in system.decomposition.values():
+        cast(torch.nn.Module, dictionary).float()
+    system.model.to(torch.bfloat16)
+    with system.running(dict.fromkeys(system.sites, identity), error="drop"):
+        spliced = logits(system, tokens)
+    assert spliced.dtype == torch.bfloat16
+    assert spliced.isfinite().all()
+    with system.running(dict.fromkeys(system.sites, identity), error="keep"):
+        assert relative(logits(system, tokens).float(), logits(system, tokens).float()) == 0

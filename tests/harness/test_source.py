@@ -160,7 +160,7 @@ MOVES: list[tuple[str, set[str]]] = [
     ),
     *(
         (f"harness/{name}.py", DICTIONARIES)
-        for name in ("collecting", "dictionaries", "dictionary_training", "end_to_end")
+        for name in ("collecting", "dictionaries", "dictionary_training", "end_to_end", "trained_on")
     ),
     ("harness/cost.py", EVERYTHING - {"corpus"}),
     ("harness/decomposition.py", MEASURED | DICTIONARIES),

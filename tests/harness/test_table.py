@@ -241,3 +241,14 @@ def test_files_are_written_as_the_umask_has_it_and_the_umask_is_never_set(tmp_pa
     table_module.write_atomically(tmp_path / "written", b"x")
     assert (tmp_path / "written").stat().st_mode == plain.stat().st_mode
     assert sorted(path.name for path in tmp_path.iterdir()) == ["plain", "written"]
+
+
+def test_a_note_that_seeds_say_with_other_numbers_stands_once_with_each_seeds_own():
+    def seed(number: int, *notes: str) -> SeedResult:
+        return SeedResult("a", "subject", number, [], RowProvenance(), list(notes))
+
+    (row,) = build("x", [seed(0, "not converged: +0.1", "untrained"), seed(1, "not converged: +0.2", "untrained")],
+                   provenance(), None).rows  # fmt: skip
+    assert row.notes == ["not converged: +0.1 (seed 0); +0.2 (seed 1)", "untrained"]
+    (row,) = build("x", [seed(0, "upcycled"), seed(1), seed(2, "same: 1"), seed(3, "same: 1")], provenance(), None).rows
+    assert row.notes == ["upcycled (seed 0)", "same: 1 (seed 2, 3)"]
