@@ -183,12 +183,13 @@ def test_explained_variance_l0_and_spliced_loss_agree_with_saelens(ran: Ran) -> 
 
     variance = {site: ExplainedVarianceCalculator() for site in theirs}
     fired = dict.fromkeys(theirs, 0.0)
+    text = batch.input_ids != corpus.info.end_of_text  # the tokens that count
 
     def see(site, x, y) -> None:
-        acts = theirs[site].encode(y.flatten(0, 1))
-        variance[site].add_batch(theirs[site].decode(acts), y.flatten(0, 1))
+        acts = theirs[site].encode(y[text])
+        variance[site].add_batch(theirs[site].decode(acts), y[text])
         coded = load("smoke").evaluation.codes_sequences
-        fired[site] += float((theirs[site].encode(y[:coded].flatten(0, 1)) != 0).sum(1).double().mean())
+        fired[site] += float((theirs[site].encode(y[:coded][text[:coded]]) != 0).sum(1).double().mean())
 
     with torch.no_grad(), ours.watching(see):
         model(batch.input_ids)
