@@ -257,7 +257,12 @@ class TrunkModel(TrunkPreTrainedModel):
 
 
 class TrunkForCausalLM(TrunkPreTrainedModel, GenerationMixin):
-    """A language model. An architecture derives from it and names `config_class` and `feed_forward_class`."""
+    """A language model. An architecture derives from it and names `config_class` and `feed_forward_class`.
+
+    `torch.export` takes those whose shapes do not depend on what is routed where (dense, peer, monet); moex, switch and
+    pools group tokens by expert, whose numbers only the data tells, and are refused there. Gradient checkpointing is
+    refused by all: a layer leaves auxiliary losses and codes of its last forward, which a second forward would replace.
+    """
 
     config_class: type[TrunkConfig]
     feed_forward_class: type[FeedForward]
