@@ -74,6 +74,7 @@ class TrainingFeatureChoice(TrainingMutualChoice):
 
     def inference_form(self, weights: Weights, held_out: Tensor | None) -> JumpReLU:
         assert held_out is not None
+        self.prepare(1.0)  # where the budget was too short for its own phase, no latent has a share yet
         threshold = threshold_per_latent(weights, held_out, self.allowed)
         return JumpReLU(replace(weights, threshold=threshold), self.transcoder)
 
