@@ -68,7 +68,9 @@ class Evaluation:
         ends counts there, with no bytes.
         """
         end = None if self.tokenizer is None else self.tokenizer.eos_token_id
-        return torch.ones_like(input_ids, dtype=torch.bool) if end is None else input_ids.ne(end)
+        if not isinstance(end, int):
+            return torch.ones_like(input_ids, dtype=torch.bool)
+        return input_ids.ne(end)
 
     def counted_of_codes(self) -> Tensor:
         """`counted`, of every token that has stored codes, in the order of the codes. `[tokens]`"""
