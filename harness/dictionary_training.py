@@ -161,6 +161,12 @@ class DictionaryRecord:
                 found.append(
                     f"target L0 {self.target_l0:g} not reached: {missed[furthest]:.3g} at inference {where}{furthest}"
                 )
+        worse = {site: o.at_inference.explained_variance for site, o in self.sites.items()}
+        if worse and (least := min(worse.values())) < 0:
+            sites = [site for site, explained in worse.items() if explained < 0]
+            found.append(
+                f"worse than writing the mean: explained variance {least:.3f} at inference at {', '.join(sites)}"
+            )
         if any(outcome.as_trained is None for outcome in self.sites.values()):
             found.append("pretrained: what training the dictionary took is not counted")
         return found

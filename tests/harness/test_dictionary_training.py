@@ -225,6 +225,13 @@ def test_a_row_says_where_its_target_l0_was_not_reached() -> None:
     assert "0 at inference at 2 of 2 sites, furthest b" in record(a=few, b=silent_one).notes()[0]
 
 
+def test_a_row_names_the_sites_where_its_dictionary_is_worse_than_writing_the_mean() -> None:
+    fine = SiteOutcome(quality(0.6), quality(0.6), quality(0.6))
+    bad = SiteOutcome(quality(0.6), quality(0.6), quality(-0.25))
+    assert record(a=fine).notes() == []
+    assert record(a=fine, b=bad).notes() == ["worse than writing the mean: explained variance -0.250 at inference at b"]
+
+
 def test_a_record_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     written = record(a=SiteOutcome(None, None, quality(0.6)), b=SiteOutcome(quality(0.1), quality(0.2), quality(0.3)))
     written.save(tmp_path)
@@ -250,7 +257,9 @@ def test_a_folder_becomes_a_row_with_its_figures_and_no_training(tmp_path: Path)
         assert found.sites[str(site)].at_inference.l0 <= 3
     assert (found.tokens, found.training_flops, found.target_l0) == (0, 0.0, None)
     assert found.curves() == []
-    assert found.notes() == ["pretrained: what training the dictionary took is not counted"]
+    worse, uncounted = found.notes()  # its weights are random
+    assert worse.startswith("worse than writing the mean")
+    assert uncounted == "pretrained: what training the dictionary took is not counted"
     assert "dictionary/as_trained_l0" not in {m.name for m in found.measurements()}
 
 

@@ -29,7 +29,7 @@ from harness.metrics.tasks import examples
 from harness.statistics import document_bootstrap, unit_bootstrap
 from harness.training_config import Strict
 
-VERSION = 2
+VERSION = 3
 TEMPLATES = Path(__file__).parents[2] / "tasks"
 PREFIX = "harness_"
 _PER_DOMAIN = "bits_per_byte"
