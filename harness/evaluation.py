@@ -76,6 +76,10 @@ class Evaluation:
         """`counted`, of every token that has stored codes, in the order of the codes. `[tokens]`"""
         return torch.cat([self.counted(b.input_ids).reshape(-1) for b in self.batches(self.codes_sequences)]).cpu()
 
+    def sequences_read(self) -> int:
+        """How many evaluation sequences losses are computed on: as many as were asked for, or all there are."""
+        return min(self.sequences, len(self.split))
+
     def by_document(self, batch_document: Tensor, values: Tensor, sums: Tensor) -> None:
         """Adds `values` `[n, ...]` into `sums` `[documents, ...]` (float64) at the rows of their documents `[n]`."""
         ids = torch.as_tensor(self.documents, device=batch_document.device, dtype=batch_document.dtype)

@@ -22,6 +22,8 @@ class Measurement:
     every system and seed, so differences between systems are paired. None: the figure has no sampling error (a
     parameter count) or none that we can state.
 
+    `saw`: the text that the figure was measured on, in a few words, such as "4,032 targets in 64 sequences".
+
     `reason`: where the value is nan, why, and what would be needed; it stands in the table in place of a figure.
     """
 
@@ -33,6 +35,7 @@ class Measurement:
     replicates: np.ndarray | None = None
     resampled: Literal["documents", "units", "examples"] | None = None
     reason: str | None = None
+    saw: str | None = None
 
 
 def save_measurements(folder: Path, measurements: Sequence[Measurement], kernels: dict[str, str]) -> None:

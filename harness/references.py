@@ -9,6 +9,7 @@ sequences, which favours the reference a little. Only the first tokens of a spli
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,13 +51,15 @@ def measure(name: str, corpus: Corpus, config: EvaluationConfig, work: Path) -> 
     def by_document(values: torch.Tensor) -> torch.Tensor:
         return torch.zeros(len(ids), dtype=torch.float64).index_add_(0, rows, values.reshape(-1).double())
 
+    targets_read = batch.n_bytes[:, targets].numel()
     measured = loss.summaries(
         by_document(-torch.as_tensor(log_p[:total])[:, targets]),
         by_document(batch.n_bytes[:, targets]),
         by_document(torch.ones_like(batch.n_bytes[:, targets])),
         config.resamples,
     )
-    save_measurements(work, measured, {})
+    saw = f"{targets_read:,} targets in {total:,} sequences"
+    save_measurements(work, [replace(one, saw=saw) for one in measured], {})
 
 
 def unigram(train: Tokens, dev: Tokens, evaluation: Tokens, vocab_size: int) -> Floats:

@@ -47,6 +47,7 @@ class Figure(_Model):
     version: int
     seeds: list[float | None]
     timing: bool = False
+    saw: str | None = None  # the text it was measured on; None where its metric does not say
 
 
 class RowProvenance(_Model):
@@ -240,6 +241,7 @@ def _figure(found: dict[int, Measurement], seeds: list[int]) -> Figure:
         version=first.version,
         seeds=[float(found[seed].value) if seed in found else None for seed in seeds],
         timing=first.unit in TIMING_UNITS or first.name in TIMING_NAMES,
+        saw=first.saw,
     )
 
 

@@ -169,6 +169,8 @@ def markdown(table: Table) -> str:
             ]
         rows = [[f"`{r.system}`", *(_figure_cell(r, m) for m in metrics)] for r in table.rows if _has(r, metrics)]
         lines += _pipe_table(["system", *(_heading(table, m) for m in metrics)], rows)
+        if seen := _seen(table, metrics):
+            lines += ["", f"Measured on {'; '.join(seen)}."]
         reasons = _reasons([r for r in table.rows if _has(r, metrics)], metrics)
         if reasons:
             lines += ["", *(f"- {reason}" for reason in reasons)]
@@ -197,6 +199,12 @@ def markdown(table: Table) -> str:
             ran = ", ".join(f"{op}: {implementation}" for op, implementation in row.provenance.kernels.items())
             lines.append(f"- kernels of `{row.system}`: {ran}")
     return "\n".join(lines) + "\n"
+
+
+def _seen(table: Table, metrics: Sequence[str]) -> list[str]:
+    """What the figures of a family were measured on; more than one text where metrics or systems differ in it."""
+    seen = (row.metrics[metric].saw for row in table.rows for metric in metrics if metric in row.metrics)
+    return list(dict.fromkeys(text for text in seen if text is not None))
 
 
 def _has(row: Row, metrics: Sequence[str]) -> bool:

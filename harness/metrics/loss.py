@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -81,7 +82,8 @@ def measure(evaluation: Evaluation, options: Options) -> list[Measurement]:
     if not system.native:
         found.append(_ratio("loss/spliced_kl", kl, n_tokens, "nat/token", "lower", evaluation))
         found.append(_recovered(nats["zero_ablated"], nats["spliced"], found[0], n_tokens, evaluation))
-    return found
+    saw = f"{int(n_tokens.sum()):,} targets in {evaluation.sequences_read():,} sequences"
+    return [replace(measured, saw=saw) for measured in found]
 
 
 def summaries(nats: Tensor, n_bytes: Tensor, n_tokens: Tensor, resamples: int) -> list[Measurement]:

@@ -6,6 +6,8 @@ are matched on *strength-L0*, the fewest units that carry 95% of a token's total
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -56,7 +58,7 @@ def measure(evaluation: Evaluation, options: Options) -> list[Measurement]:
         return Measurement(f"sparsity/{name}", value, unit, direction, VERSION, replicates, "documents")
 
     low, high = np.quantile(torch.cat(lengths).numpy(), [0.1, 0.9])
-    return [
+    found = [
         row("l0", sums["l0"], "units/token/layer", "lower"),
         Measurement("sparsity/l0_p10", float(low), "units/token/layer", "none", VERSION),
         Measurement("sparsity/l0_p90", float(high), "units/token/layer", "none", VERSION),
@@ -66,6 +68,7 @@ def measure(evaluation: Evaluation, options: Options) -> list[Measurement]:
         row("hoyer", sums["hoyer"], "", "higher"),
         Measurement("sparsity/tokens", float(len(documents)), "tokens", "none", VERSION),
     ]
+    return [replace(measured, saw=f"{len(documents):,} tokens of text") for measured in found]
 
 
 def token_sparsity(encoded: Encoded) -> dict[str, Tensor]:

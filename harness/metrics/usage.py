@@ -7,6 +7,7 @@ tokens of text (`usage/tokens`, see `Evaluation.counted`; a unit that is merely 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -62,7 +63,7 @@ def measure(evaluation: Evaluation, options: Options) -> list[Measurement]:
     plain: Callable[[str, float, str], Measurement] = lambda name, value, unit: Measurement(  # noqa: E731
         f"usage/{name}", float(value), unit, "none", VERSION
     )
-    return [
+    found = [
         share("dead", every == 0, "lower"),
         share("rare", (every > 0) & (every < options.rare), "none"),
         share("always_on", every > options.always_on, "lower"),
@@ -72,6 +73,7 @@ def measure(evaluation: Evaluation, options: Options) -> list[Measurement]:
         plain("units", len(every), "units"),
         plain("tokens", counted, "tokens"),
     ]
+    return [replace(measured, saw=f"{counted:,} tokens of text") for measured in found]
 
 
 def unevenness(mass: np.ndarray) -> float:

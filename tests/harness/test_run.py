@@ -206,6 +206,18 @@ def test_explained_variance_l0_and_spliced_loss_agree_with_saelens(ran: Ran) -> 
     assert row["loss/spliced_bits_per_byte"].value == pytest.approx(bits, abs=1e-4)
 
 
+def test_the_table_says_what_text_every_metric_saw(ran: Ran) -> None:
+    rows = table.read(ran.out).rows
+    for row in rows:
+        for name, figure in row.metrics.items():
+            if name.split("/")[0] in ("loss", "reconstruction", "sparsity", "usage"):
+                assert figure.saw, name
+    assert len({row.metrics["loss/bits_per_byte"].saw for row in rows}) == 1  # references and systems: the same text
+    text = (ran.out / "table.md").read_text()
+    assert f"Measured on {rows[0].metrics['loss/bits_per_byte'].saw}." in text
+    assert "targets in" in text
+
+
 def test_show_prints_the_table(ran: Ran) -> None:
     shown = harness("show", str(ran.out), store=ran.store).stdout
     for system in SYSTEMS:

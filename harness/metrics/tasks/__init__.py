@@ -162,7 +162,8 @@ def _measurement(evaluation: Evaluation, name: str, samples: list[dict[str, Any]
         replicates, resampled = unit_bootstrap(numerator, n_resamples=evaluation.resamples), "examples"
     value = float(numerator.sum() / denominator.sum())
     unit, direction = ("bits/byte", "lower") if rolling else ("accuracy", "higher")
-    return Measurement(f"tasks/{name}{suffix}", value, unit, direction, VERSION, replicates, resampled)  # pyright: ignore[reportArgumentType]
+    saw = f"{len(samples):,} {'documents' if rolling else 'examples'}"
+    return Measurement(f"tasks/{name}{suffix}", value, unit, direction, VERSION, replicates, resampled, saw=saw)  # pyright: ignore[reportArgumentType]
 
 
 def _run(
