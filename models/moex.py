@@ -97,10 +97,11 @@ class Moex(FixedWrites):
         scores = self.scores(x)
         best, experts = scores.topk(self.k, dim=-1)
         if self.training:
-            chosen = torch.bincount(experts.flatten(), minlength=self.n_experts).to(x.dtype) / experts.numel()
-            self.auxiliary["balance"] = self.n_experts * (chosen * scores.softmax(-1).mean(0)).sum()
+            counted, taken = self.on_text(scores), self.on_text(experts)
+            chosen = torch.bincount(taken.flatten(), minlength=self.n_experts).to(x.dtype) / taken.numel()
+            self.auxiliary["balance"] = self.n_experts * (chosen * counted.softmax(-1).mean(0)).sum()
             if self.router is not None:
-                self.auxiliary["z"] = scores.logsumexp(-1).square().mean()
+                self.auxiliary["z"] = counted.logsumexp(-1).square().mean()
         return experts, best.softmax(-1)
 
     def _neurons(self, x: Tensor, groups: Groups) -> list[Tensor]:

@@ -194,7 +194,7 @@ class Monet(FeedForward):
             g1, g2 = self.router(x)
             routing.gates = g1, g2
             if self.training:
-                self.auxiliary = _losses(g1, g2)
+                self.auxiliary = _losses(self.on_text(g1), self.on_text(g2))
         gates = routing.gates
         if gates is None or len(gates[0]) != len(x):
             raise RuntimeError("the first layer of this routing group has not seen these tokens: run the whole model")

@@ -202,6 +202,7 @@ class Pools(FixedWrites):
         pools = allowed.topk(self.visits, dim=-1).indices
         if self.training:
             routers.append((logits, pools))
+            routers = [(self.on_text(scores), self.on_text(chosen)) for scores, chosen in routers]
             balance = [_balance(chosen, scores.softmax(-1).mean(0)) for scores, chosen in routers]
             self.auxiliary["pool_balance"] = torch.stack(balance).mean()
             self.auxiliary["pool_z"] = torch.stack([s.logsumexp(-1).square().mean() for s, _ in routers]).mean()
@@ -237,9 +238,10 @@ class Pools(FixedWrites):
         thresholds = self.log_threshold.exp().index_select(0, (units // self.per_pool).flatten()).view_as(shares)
         gates: Tensor = JumpReLU.apply(self.max_experts * shares, thresholds)  # pyright: ignore[reportAssignmentType]
         if self.training:
-            mean = shares.new_zeros(self.n_units).index_add(0, units.flatten(), shares.flatten()) / len(x)
-            self.auxiliary["expert_balance"] = _balance(units, mean)
-            self.auxiliary["expert_z"] = scores.logsumexp(-1).square().mean()
+            taken, shared = self.on_text(units), self.on_text(shares)
+            mean = shares.new_zeros(self.n_units).index_add(0, taken.flatten(), shared.flatten()) / len(taken)
+            self.auxiliary["expert_balance"] = _balance(taken, mean)
+            self.auxiliary["expert_z"] = self.on_text(scores).logsumexp(-1).square().mean()
         return units, gates * pool_gates
 
     def fused(self, x: Tensor) -> Tensor:

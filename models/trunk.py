@@ -11,7 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -55,10 +55,14 @@ class FeedForward(nn.Module, ABC):
 
     auxiliary: in training mode, the layer's auxiliary losses on the last forward by name, unweighted, 0-d, with
     gradient. A layer that has the loss `name` has `name_coefficient` in its config.
+
+    padding: `[tokens]` bool, true where a token is padding by the forward's attention mask; None where there was no
+    mask. Auxiliary losses leave those tokens out (`on_text`).
     """
 
     n_units: int
     tap: Tap | None = None
+    padding: Tensor | None = None
     # Roles of parameters, by their name inside the layer, where the default (norm if 1-D, matrix if 2-D) is wrong.
     roles: ClassVar[dict[str, Role]] = {}
 
@@ -71,6 +75,10 @@ class FeedForward(nn.Module, ABC):
     @property
     def shared(self) -> nn.Module | None:
         return self._shared[0]
+
+    def on_text(self, values: Tensor) -> Tensor:
+        """The rows of `values` `[tokens, ...]` that belong to text and not to padding."""
+        return values if self.padding is None else values[~self.padding]
 
     @classmethod
     def build_shared(cls, config: TrunkConfig) -> nn.Module | None:
@@ -251,7 +259,11 @@ class TrunkModel(TrunkPreTrainedModel):
             position_ids=position_ids,
         )
         position_embeddings = self.rotary_emb(x, position_ids)
+        padding = None
+        if attention_mask is not None and attention_mask.shape == x.shape[:2]:
+            padding = ~attention_mask.bool().flatten()
         for block in self.layers:
+            cast(FeedForward, block.feed_forward).padding = padding
             x = block(x, position_ids, position_embeddings, mask, past_key_values, **kwargs)
         return BaseModelOutputWithPast(last_hidden_state=self.norm(x), past_key_values=past_key_values)
 

@@ -52,3 +52,21 @@ def test_a_router_of_zeros_gives_finite_losses_and_gradients(name: str) -> None:
     total.backward()
     assert total.isfinite()
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("name", ["moex", "switch", "pools"])
+def test_padding_changes_no_auxiliary_loss(name: str) -> None:
+    """Of MONET this holds for the losses alone: its batch normalisation sees all tokens of a batch."""
+    model = made(name).train()
+    model(ids(), use_cache=False)
+    alone = model.auxiliary_losses()
+    padded = torch.cat([ids(), torch.full((3, 5), 7)], dim=1)
+    mask = torch.cat([torch.ones(3, 12, dtype=torch.long), torch.zeros(3, 5, dtype=torch.long)], dim=1)
+    model(padded, attention_mask=mask, use_cache=False)
+    masked = model.auxiliary_losses()
+    model(padded, use_cache=False)
+    counted = model.auxiliary_losses()
+    assert alone
+    for loss, value in alone.items():
+        torch.testing.assert_close(masked[loss], value)
+        assert not torch.allclose(counted[loss], value)  # and without a mask it is text
