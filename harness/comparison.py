@@ -153,6 +153,7 @@ class Comparison:
                     *self.plan.matching.notes(spec.name),
                     *self._how_trained(run),
                     *self._how_much_text(corpus),
+                    *(spec.dictionary.config.notes() if spec.dictionary else []),
                     *(record.notes() if record else []),
                 ],
                 not_applicable={} if spec.dictionary else self._by_construction(),

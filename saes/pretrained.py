@@ -38,6 +38,9 @@ class Pretrained:
     def name(self) -> str:
         return self.path or f"{self.release}/{self.id}"
 
+    def notes(self) -> list[str]:
+        return []
+
     def modules(self) -> tuple[str, ...]:
         """Names of the modules whose code runs it, whatever the folder turns out to hold."""
         return (type(self).__module__, *stored.modules())

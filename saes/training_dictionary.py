@@ -50,6 +50,10 @@ class DictionaryConfig(ABC):
         """Whether it learns a target that is not its input."""
         return False
 
+    def notes(self) -> list[str]:
+        """What a reader of the row must know of this configuration."""
+        return [] if self.aux_coefficient else ["no auxiliary loss: a latent that dies cannot come back"]
+
     def modules(self) -> tuple[str, ...]:
         """Names of the modules whose code trains it: a change there makes another dictionary."""
         return (type(self).__module__,)

@@ -69,3 +69,11 @@ def test_thresholds_stay_in_float32_for_activations_in_bfloat16(name: str) -> No
     assert narrow.dtype == torch.float32
     # What fires differs only where rounding the activations moved a latent over its threshold.
     assert ((wide > 0) != (narrow > 0)).float().mean() < 0.02
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_a_kind_whose_dead_latents_cannot_come_back_says_so(name: str) -> None:
+    config = saes.config_class(name)(n_latents=N, k=4)
+    said = config.notes() == ["no auxiliary loss: a latent that dies cannot come back"]
+    assert said == (config.aux_coefficient == 0)
+    assert saes.config_class(name)(n_latents=N, k=4, aux_coefficient=0.0).notes()
