@@ -2,6 +2,7 @@ import contextlib
 import itertools
 import json
 import logging
+import math
 import os
 import shutil
 import signal
@@ -469,3 +470,16 @@ def test_a_very_long_row_name_keeps_tracking_on(tmp_path):
     runs = held.client.search_runs([held.experiment_id])
     (run,) = [run for run in runs if run.data.params.get("system", "").startswith("dense+topk")]
     assert run.data.tags["mlflow.runName"].startswith("dense+topk[layers=[0]")
+
+
+def test_thousands_of_figures_and_figures_that_are_not_finite_keep_tracking_on(tmp_path):
+    figures = [Measurement(f"joint/figure_{n}", float(n), "", "none", 1) for n in range(2_500)]
+    figures += [Measurement(f"joint/broken_{n}", value, "", "none", 1) for n, value in enumerate([math.nan, math.inf])]
+    held = tracker(Experiment(), tmp_path)
+    params = {"kind": "subject", "long": "x" * 20_000}
+    with held.invocation(Corpus(), "cfg") as invocation, invocation.system("dense", 0, params) as run:
+        run.finish(SeedResult("dense", "subject", 0, figures, RowProvenance()))
+    assert held.client is not None
+    metrics = held.client.get_run(run.run_id).data.metrics
+    assert metrics[metric_key("joint/figure_2499")] == 2499.0
+    assert sum(name.startswith("joint") for name in metrics) == 2_500
