@@ -248,10 +248,13 @@ class Comparison:
         found: list[Measurement] = []
         folders: dict[str, Path] = {}
         for name, stage in run.metrics.items():
+            if self.store.finished(stage) is None:  # here, so that a fault in these is not taken for the metric's
+                prepared()
+                self._stage(run.codes, encode)
 
             def produce(work: Path, name: str = name, label: str = stage.label) -> None:
-                codes = self._stage(run.codes, encode)
                 with stage_progress(label):
+                    codes = self.store.root / run.codes.folder
                     measuring.measure(name, self.plan.metric_options[name], prepared(), codes, work)
 
             try:

@@ -62,7 +62,6 @@ def encode(evaluation: Evaluation, work: Path, report: Report) -> None:
 def measure(metric: str, options: BaseModel, evaluation: Evaluation, codes: Path, work: Path) -> None:
     """The stage `metric`, into `work`. `codes`: the folder of the system's codes."""
     evaluation.artifacts = work
-    evaluation.load_codes = lambda site: read_codes(codes, site)
     with dispatch.recording() as ran:
         measured = metrics.module_of(metric).measure(evaluation, options)
     save_measurements(work, measured, {**json.loads((codes / KERNELS).read_text()), **ran})

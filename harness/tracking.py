@@ -28,7 +28,7 @@ from harness.errors import HarnessError, Interrupted
 from harness.measurement import Measurement
 from harness.provenance import git_commit
 from harness.table import SeedResult, Table
-from harness.tracking_curves import BATCH, CurveTail, flat, last_step, metric_key
+from harness.tracking_curves import BATCH, CurveTail, flat, last_step, metric_key, shortened
 from harness.tracking_store import connect, local_uri, process_runs
 
 if TYPE_CHECKING:
@@ -63,9 +63,6 @@ class ExperimentInfo(Protocol):
 def tracker(experiment: ExperimentInfo, store: Path) -> Tracker:
     """Tracking of one experiment: at MLFLOW_TRACKING_URI, or else in the SQLite store below `store`."""
     return Tracker(experiment.name, experiment.model_dump(), store, enabled=experiment.tracking != "off")
-
-
-LONGEST_NAME = 200
 
 
 class Tracker:
@@ -364,14 +361,6 @@ class SystemRun(_Recorded):
             self._thread.join()
         if self._monitor is not None:
             self._monitor.finish()
-
-
-def shortened(name: str) -> str:
-    """A run's name as MLflow takes it: of a very long one the beginning, and a digest that tells it from others. The
-    whole name is in the parameter `system`."""
-    if len(name) <= LONGEST_NAME:
-        return name
-    return f"{name[: LONGEST_NAME - 9]}…{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def send_measurements(client: MlflowClient, run_id: str, measurements: list[Measurement]) -> None:

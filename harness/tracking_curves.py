@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -16,11 +17,20 @@ if TYPE_CHECKING:
 
 BATCH = 1000  # metrics in one request: MLflow's limit
 _PARAM_LENGTH = 6000
+_LONGEST_NAME = 250
+
+
+def shortened(name: str) -> str:
+    """A name as MLflow takes it: of a very long one (rows with all their settings in brackets) the beginning and a
+    digest that tells it from others. The whole name of a row is the value of the parameter `system`."""
+    if len(name) <= _LONGEST_NAME:
+        return name
+    return f"{name[: _LONGEST_NAME - 9]} {hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def metric_key(name: str) -> str:
-    """MLflow refuses '+', brackets and '=' in keys."""
-    return re.sub(r"[^\w\-. :/]", ".", name)
+    """MLflow refuses '+', brackets and '=' in keys, and keys of more than 250 characters."""
+    return re.sub(r"[^\w\-. :/]", ".", shortened(name))
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

@@ -168,6 +168,11 @@ def load_pretrained(source: str | Path, sae_id: str | None = None) -> Dictionary
 
 
 def _settled(sae: SAE[Any]) -> Dictionary:
+    """In float32 and aligned memory, whatever it was kept in. Raises ValueError where a weight is not finite."""
+    sae.to(dtype=torch.float32)  # SAELens' own `to`: its configuration follows
+    for name, parameter in sae.named_parameters():
+        if not parameter.isfinite().all():
+            raise ValueError(f"{name} holds numbers that are not finite")
     settle(sae)
     return from_saelens(sae)
 

@@ -54,7 +54,7 @@ def measure(evaluation: Evaluation, options: Options) -> list[Measurement]:
             document, counted = batch.document.reshape(-1), evaluation.counted(batch.input_ids).reshape(-1)
             system.model(batch.input_ids, use_cache=False, logits_to_keep=1)
 
-    tokens = int(next(iter(columns.values()))[:, 2].sum()) if columns else 0
+    tokens = int(next(iter(columns.values()))[:, 2].sum())
     saw = f"{tokens:,} tokens of text in {evaluation.sequences_read():,} sequences"
     found: list[Measurement] = []
     for name, (formula, direction) in FIGURES.items():

@@ -23,8 +23,8 @@ from harness.errors import HarnessError, Interrupted
 from harness.measurement import Measurement
 from harness.source import ROOT
 from harness.table import Hardware, Provenance, RowProvenance, SeedResult, build, write
-from harness.tracking import Tracker, shortened, tracker
-from harness.tracking_curves import CurveTail, flat, metric_key
+from harness.tracking import Tracker, tracker
+from harness.tracking_curves import CurveTail, flat, metric_key, shortened
 from harness.tracking_results import log_results
 from harness.tracking_store import database_of, local_uri, ui_command
 
@@ -42,7 +42,12 @@ class Experiment:
     rest: dict[str, Any] = field(default_factory=dict)
 
     def model_dump(self) -> dict[str, Any]:
-        return {"name": self.name, "corpus": {"kind": "installed"}, "systems": {"dense+topk[k=16]": {"k": 16}}}
+        return {
+            "name": self.name,
+            "corpus": {"kind": "installed"},
+            "systems": {"dense+topk[k=16]": {"k": 16}},
+            **self.rest,
+        }
 
 
 @pytest.fixture(scope="session")
@@ -462,10 +467,16 @@ def test_a_database_of_ones_own_is_made_whole_by_the_first_of_several_and_keeps_
 def test_a_very_long_row_name_keeps_tracking_on(tmp_path):
     name = "dense+topk[" + ",".join(f"layers=[{n}]" for n in range(40)) + "]"
     assert len(name) > 300
-    held = tracker(Experiment(), tmp_path)
-    with held.invocation(Corpus(), "cfg") as invocation, invocation.system(name, 0, {"kind": "dictionary"}):
-        pass
+    held = tracker(Experiment(rest={"systems": {name: {"lr": 1}, f"{name}x": {"lr": 2}}}), tmp_path)
+    figures = [Measurement(f"of {name}/value", 1.0, "", "none", 1)]
+    with held.invocation(Corpus(), "cfg") as invocation:
+        with invocation.system(name, 0, {"kind": "dictionary"}) as run:
+            run.finish(SeedResult(name, "dictionary", 0, figures, RowProvenance()))
+        parent = invocation.run_id
     assert held.client is not None
+    params = held.client.get_run(parent).data.params
+    # Each of the two rows kept its settings, under keys that differ.
+    assert sorted(value for key, value in params.items() if key.startswith("systems")) == ["1", "2"]
     assert shortened(name) != shortened(name + "x")
     runs = held.client.search_runs([held.experiment_id])
     (run,) = [run for run in runs if run.data.params.get("system", "").startswith("dense+topk")]

@@ -98,3 +98,26 @@ def test_a_skip_that_is_absent_loads_without_one(folder: Path) -> None:
     change(folder, architecture="topk_skip_transcoder")
     dictionary = load(folder)
     assert dictionary.W_skip is None
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_what_saelens_runs_is_read_in_float32_too(tmp_path: Path, dtype: torch.dtype) -> None:
+    from sae_lens.saes.gated_sae import GatedSAE, GatedSAEConfig
+
+    sae = GatedSAE(GatedSAEConfig(d_in=D, d_sae=N, device="cpu", dtype=str(dtype).removeprefix("torch.")))
+    sae.save_model(tmp_path)
+    dictionary = load(tmp_path)
+    assert {parameter.dtype for parameter in dictionary.parameters()} == {torch.float32}
+    assert dictionary(torch.randn(3, D)).dtype == torch.float32
+
+
+def test_a_release_whose_weights_are_not_finite_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sae_lens import SAE
+    from sae_lens.saes.gated_sae import GatedSAE, GatedSAEConfig
+
+    sae = GatedSAE(GatedSAEConfig(d_in=D, d_sae=N, device="cpu"))
+    with torch.no_grad():
+        sae.b_dec[0] = torch.nan
+    monkeypatch.setattr(SAE, "from_pretrained", lambda *_: sae)  # the hub, at the outer edge
+    with pytest.raises(ValueError, match="b_dec holds numbers that are not finite"):
+        Pretrained(release="some", id="one").load(0, D)
