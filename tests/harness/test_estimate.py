@@ -8,10 +8,12 @@ import pytest
 import yaml
 
 from harness import estimate
+from harness.budget import size_of
 from harness.config import load
-from harness.estimate import Estimate, estimates
+from harness.estimate import Estimate, _teacher_forward_flops, estimates
 from harness.plan import Numerics, Plan, make_plan
 from harness.stages import Store
+from harness.systems import SubjectSpec
 
 SMALL = {"d_model": 32, "n_layers": 2, "n_heads": 2}
 TOPK = {"n_latents": 128, "k": 8}
@@ -67,3 +69,21 @@ def test_a_model_too_large_to_try_goes_at_the_speed_of_another_and_not_of_a_row_
     forward = {line.spec.name: line.budget.size.forward_flops for line in plan.matching.lines}
     larger = forward["dense[d_model=64]"] / forward["dense[untrained=true]"]
     assert guessed.seconds == pytest.approx(timed.seconds * larger)  # the same seconds a step were timed for both
+
+
+def test_a_teachers_forward_passes_cost_what_the_teacher_costs_and_not_the_student(tmp_path: Path) -> None:
+    large = {"d_model": 64, "n_layers": 2, "n_heads": 2}
+    student = {"d_model": 16, "n_layers": 1, "n_heads": 2, "training": {"target": {"kind": "kl", "teacher": "dense"}}}
+    file = tmp_path / "mine.yaml"
+    written = {"systems": {"dense": large, "peer": student}, "metrics": ["loss"], "training": {"tokens": 20_000}}
+    file.write_text(yaml.safe_dump(written | {"budget": {"matched": "none"}}))
+    made = make_plan(load(str(file)), Numerics("cpu", "float32", 1))
+    line = next(line for line in made.matching.lines if line.spec.name == "peer")
+    teacher = line.spec.subject.teacher
+    assert isinstance(teacher, SubjectSpec)
+    length = made.experiment.corpus.sequence_length
+    training = line.spec.subject.training
+    tokens = training.steps(length) * training.batch_sequences * length
+    forward = size_of(teacher, made.experiment).forward_flops
+    assert _teacher_forward_flops(line, made.experiment) == forward * tokens
+    assert forward > 2 * size_of(line.spec.subject, made.experiment).forward_flops

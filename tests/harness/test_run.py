@@ -322,6 +322,7 @@ def test_a_metric_that_raises_costs_its_own_figures_and_never_the_table(ran: Ran
     (info / "entry_points.txt").write_text("[harness.metrics]\nraising = raising\ntaking = taking\n")
     smoke = yaml.safe_load((EXPERIMENTS / "smoke.yaml").read_text())
     smoke |= {"name": "two", "metrics": ["loss", "raising", "taking"], "systems": {"dense": smoke["systems"]["dense"]}}
+    smoke["evaluation"] |= {"sequences": 100_000}  # more than there are
     (tmp_path / "two.yaml").write_text(yaml.safe_dump(smoke | {"references": [], "tracking": "off"}))
     command = [sys.executable, "-m", "harness.cli", "run", str(tmp_path / "two.yaml"), "--out", str(tmp_path / "out")]
     path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH", "")]))
@@ -334,6 +335,9 @@ def test_a_metric_that_raises_costs_its_own_figures_and_never_the_table(ran: Ran
     assert row.metrics["loss/bits_per_byte"].value > 0
     assert "no such unit" in row.not_applicable["raising/failed"]
     assert "'loss/bits_per_byte'" in row.not_applicable["taking/failed"]
+    # Nothing of a metric that nobody asked for, and the row says that it saw fewer sequences than it was asked to.
+    assert {name.split("/")[0] for name in row.not_applicable} == {"loss", "raising", "taking"}
+    assert any(note.startswith("evaluation: 100,000 sequences asked for, ") for note in row.notes)
 
 
 def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -164,3 +166,15 @@ def test_the_manifest_names_what_determined_the_stage(tmp_path: Path) -> None:
     assert manifest["config"] == {"x": 1}
     assert manifest["key"] == stage.key
     assert manifest["files"]["answer.txt"]["bytes"] == 2
+
+
+def test_two_runs_with_one_process_id_do_not_wait_for_each_other(tmp_path: Path) -> None:
+    """Two containers that share a store are both process 1; here one process stands for both."""
+    code = (
+        "import sys; from pathlib import Path; from harness.stages import Store\n"
+        "root = Path(sys.argv[1])\n"
+        "with Store(root).in_use([]), Store(root).in_use([]):\n"
+        "    assert len(list((root / 'locks').glob('run-*'))) == 2\n"
+        "assert not list((root / 'locks').glob('run-*'))\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, timeout=60)
