@@ -27,6 +27,14 @@ def collect(model: PreTrainedModel, split: PackedSplit, indices: Tensor, sites: 
     return native_run(model, split.batch(indices).to(model.device), indices, sites, logits_to_keep=1)[0]
 
 
+def collect_text(model: PreTrainedModel, split: PackedSplit, indices: Tensor, sites: Iterable[Site]) -> Activations:
+    """`collect`, without the end-of-text tokens of the model: what is measured, is measured on text."""
+    found = collect(model, split, indices, sites)
+    ids = split.batch(indices).input_ids.reshape(-1).to(found.rows.device)
+    end = model.config.eos_token_id
+    return found if end is None else found.take((ids != end).nonzero()[:, 0])
+
+
 @torch.no_grad()
 def native_run(
     model: PreTrainedModel, batch: Batch, indices: Tensor, sites: Iterable[Site], logits_to_keep: int = 0

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from harness import trained_on
-from harness.collecting import collect
+from harness.collecting import collect, collect_text
 from harness.cost import Cost
 from harness.decomposition import Site
 from harness.end_to_end import FORWARD_PASSES, EndToEnd, NativeStream
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 RECORD = "dictionaries.json"
 HELD_OUT_SEQUENCES = 128
 L0_OFF = 1.25  # a factor between the L0 that was asked for and the one that came out, above which a row says so
-VERSION = 1  # of the figures in the family `dictionary`
+VERSION = 2  # of the figures in the family `dictionary`
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class DictionaryRecord:
         )
 
     def measurements(self) -> list[Measurement]:
-        """The family `dictionary`: means over the row's sites, on held-out tokens of dev (intervals, and the same at
+        """The family `dictionary`: means over the row's sites, on held-out text of dev (intervals, and the same at
         inference on eval, are in `reconstruction`, `sparsity` and `usage`).
 
         as_trained_*: with the selection of training, over batches; inference_*: each token by itself, with the
@@ -210,8 +210,8 @@ def train_dictionaries(
     }  # fmt: skip
     wanted = {assignment.site for assignment in assignments.values()}
 
-    def collect_from(source: PackedSplit, indices: Tensor) -> Activations:
-        return collect(model, source, indices, cast(set[Site], wanted))
+    def of_training(indices: Tensor) -> Activations:
+        return collect(model, split, indices, cast(set[Site], wanted))
 
     def on_step(_name: str, row: CurveRow) -> None:
         report(row.tokens, settings.train_tokens, "tokens")
@@ -219,7 +219,7 @@ def train_dictionaries(
             raise Interrupted("stopped while training dictionaries; run the same command to continue")
 
     flops = float(cast(Any, model).forward_flops_per_token(split.length))
-    stream: Any = settings.stream(lambda indices: collect_from(split, indices), len(split), split.length)
+    stream: Any = settings.stream(of_training, len(split), split.length)
     objective: Objective | None = None
     if settings.objective == "end_to_end":
         stream = NativeStream(stream, model, split, frozenset(cast(set[Site], wanted)))
@@ -235,7 +235,7 @@ def train_dictionaries(
                 scratch,
                 on_step=on_step,
                 subject_flops_per_token=flops,
-                held_out=lambda: collect_from(held_out, _held_out(held_out)),
+                held_out=lambda: collect_text(model, held_out, _held_out(held_out), cast(set[Site], wanted)),
                 objective=objective,
             )
     except ValueError as error:
@@ -286,7 +286,7 @@ def import_dictionaries(
                 if why := trained_on.mismatch(loaded[site], subject, site):
                     raise ValueError(f"the dictionary for layer {site.layer} does not belong here: {why}")
                 loaded[site].save(folder / str(site))
-            activations = collect(model, held_out, _held_out(held_out), sites)
+            activations = collect_text(model, held_out, _held_out(held_out), sites)
             activations.check_finite()
             quality = {
                 site: at_inference(dictionary.to(model.device), *activations.sites[site], batch=2048)

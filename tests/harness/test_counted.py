@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import models
+from harness.collecting import collect, collect_text
 from harness.config import load
 from harness.corpus import Corpus
 from harness.corpus.build import build
@@ -14,7 +15,9 @@ from harness.corpus.build import load as load_corpus
 from harness.cost import Cost
 from harness.evaluation import Evaluation
 from harness.measuring import encode, evaluation_of
-from harness.metrics import sparsity, usage
+from harness.metrics import joint, sparsity, usage
+from harness.metrics.joint import supporting
+from harness.metrics.joint.pairs import fired
 
 COST = Cost(0, 0, 0.0, 0.0, 0, 0, None)
 
@@ -78,3 +81,42 @@ def test_every_unit_metric_counts_the_same_tokens(evaluation: Evaluation) -> Non
     assert found["sparsity/l0"] == pytest.approx(nnz / expected)
     density = np.load(evaluation.artifacts / "densities.npz")[str(site)]
     assert density.sum() == pytest.approx(nnz / expected)
+
+
+def test_a_dictionary_is_judged_on_text_alone(evaluation: Evaluation) -> None:
+    indices = torch.arange(len(evaluation.dev))
+    (site,) = evaluation.system.sites
+    ids = evaluation.dev.batch(indices).input_ids.reshape(-1)
+    every = collect(evaluation.system.model, evaluation.dev, indices, [site])
+    text = collect_text(evaluation.system.model, evaluation.dev, indices, [site])
+    assert (ids == 0).any()
+    assert torch.equal(text.rows, every.rows[ids != 0])
+    assert torch.equal(text.sites[site][0], every.sites[site][0][ids != 0])
+
+
+def test_joint_reads_no_end_of_text_and_its_null_has_no_row_for_it(
+    evaluation: Evaluation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = torch.cat([batch.input_ids.reshape(-1) for batch in evaluation.batches()]).numpy()
+    (read,) = fired(evaluation, evaluation.batches(), active=4).values()
+    assert read.n_text == (ids != 0).sum() < read.n_tokens == len(ids)
+    assert len(read.token)
+    assert not (ids[read.token] == 0).any()
+
+    works = []
+    monkeypatch.setattr(supporting.together, "together", lambda work: works.append(work) or [])
+    for module, name in (
+        (supporting.together, "said"),
+        (supporting.predicted, "interactions"),
+        (supporting.predicted, "products"),
+    ):
+        monkeypatch.setattr(module, name, lambda _work: [])
+    supporting.supporting(evaluation, joint.Options().supporting, 4, np.random.default_rng(0))
+    (work,) = works
+    expected = int(evaluation.counted_of_codes().sum())
+    for text, firings in ((work.text, work.test), (work.dev_text, work.dev)):
+        (firing,) = firings.values()
+        assert not (text.ids == 0).any()
+        assert firing.n_tokens == len(firing.document) == len(text.ids) == len(text.next)
+        assert np.array_equal(firing.document, text.document)
+    assert len(work.text.ids) == expected

@@ -140,7 +140,8 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_the_second_device_computes_and_lets_no_tensor_of_the_first_in(elsewhere: None) -> None:
     here = torch.arange(6.0).view(2, 3)
     there = here.to(ELSEWHERE)
-    assert there.device == ELSEWHERE and torch.ones(2, device=ELSEWHERE).device == ELSEWHERE
+    assert there.device == ELSEWHERE
+    assert torch.ones(2, device=ELSEWHERE).device == ELSEWHERE
     torch.testing.assert_close((there * 2 + 1).sum(1).cpu(), (here * 2 + 1).sum(1))
     assert there[torch.tensor([1])].cpu().tolist() == [[3.0, 4.0, 5.0]]  # an index on the CPU
     assert (there * torch.tensor(2.0)).device == ELSEWHERE  # one number on the CPU

@@ -231,6 +231,17 @@ def _only(model: models.TrunkForCausalLM, units: slice) -> None:
             weight[units] = torch.randn(weight[units].shape, generator=torch.Generator().manual_seed(0))
 
 
+def test_a_router_that_sends_every_token_to_the_same_experts_shows_in_the_curve() -> None:
+    model, probe = models.build("switch", **TINY, n_experts=8, d_expert=12, k=2), UsageProbe(Split(3))
+    even = probe.measure(model)
+    with torch.no_grad():
+        for layer in cast(Any, model).feed_forwards():
+            layer.router.weight.zero_()  # of equal scores the first two experts are taken
+    collapsed = UsageProbe(Split(3)).measure(model)
+    assert collapsed["units_used"] <= 2 / 8 < even["units_used"]
+    assert collapsed["unevenness"] > math.log(8 / 2) > even["unevenness"]
+
+
 def test_unevenness_is_zero_for_equal_shares_and_log_n_for_one_unit() -> None:
     model, probe = models.build("dense-relu", **TINY), UsageProbe(Split(3))
     with torch.no_grad():

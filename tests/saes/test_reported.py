@@ -1,10 +1,15 @@
 """What users of dictionaries elsewhere tripped over, asked of every kind here."""
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 import torch
 
 import saes
+from saes.activations import Activations
 from saes.dictionary import Dictionary, EncoderDecoder
+from saes.trainer import Assignment, TrainSettings, train
 from saes.training_dictionary import Standardisation, TrainingDictionary
 
 D, N = 8, 24
@@ -69,6 +74,21 @@ def test_thresholds_stay_in_float32_for_activations_in_bfloat16(name: str) -> No
     assert narrow.dtype == torch.float32
     # What fires differs only where rounding the activations moved a latent over its threshold.
     assert ((wide > 0) != (narrow > 0)).float().mean() < 0.02
+
+
+def test_a_penalty_is_steered_by_the_l0_that_is_asked_for_and_has_no_coefficient_that_adam_undoes(
+    planted: Callable[[torch.Tensor], Activations], tmp_path: Path
+) -> None:
+    """Adam undoes the scale of a gradient, so a fixed coefficient saturates and its user turns a knob that does
+    nothing. Here the knob is L0."""
+    options = {"n_latents": 32, "lr": 1e-2, "dead_after_tokens": 2_000}
+    rows = {str(k): Assignment("sae", saes.config_class("relu")(k=k, **options)) for k in (1, 4)}
+    settings = TrainSettings(train_tokens=20_000, batch_tokens=128, buffer_tokens=2048, log_every=50)
+    held_out = planted(torch.arange(1000, 1200))
+    done = train(rows, settings.stream(planted, 300, 32), settings, tmp_path, held_out=lambda: held_out)
+    reached = {name: outcome.at_inference.l0 for name, outcome in done.items() if outcome.at_inference}
+    assert reached["1"] == pytest.approx(1, rel=0.3)
+    assert reached["4"] == pytest.approx(4, rel=0.3)
 
 
 @pytest.mark.parametrize("name", OURS)

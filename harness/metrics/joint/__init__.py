@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from harness.evaluation import Evaluation
     from harness.measurement import Measurement
 
-VERSION = 3
+VERSION = 4
 
 
 class Options(Strict):

@@ -78,9 +78,14 @@ class Firing:
         before = np.concatenate([[0], np.cumsum(kept)])
         return replace(self, indptr=before[self.indptr], units=self.units[kept], values=self.values[kept])
 
+    def on(self, tokens: np.ndarray) -> Firing:
+        """Only the tokens of the mask `[tokens]`."""
+        inside = self.keep(tokens[self.token])
+        indptr = np.concatenate([[0], np.cumsum(np.diff(inside.indptr)[tokens])])
+        return replace(inside, indptr=indptr, document=self.document[tokens])
+
     def pool(self, number: int, width: int) -> Firing:
         """One pool alone: its `width` units (number · width and on), on the tokens where at least one fires."""
         inside = self.keep(self.units // width == number)
-        visited = np.diff(inside.indptr) > 0
-        indptr = np.concatenate([[0], np.cumsum(np.diff(inside.indptr)[visited])])
-        return Firing(indptr, inside.units - np.int32(number * width), inside.values, self.document[visited], width)
+        visited = inside.on(np.diff(inside.indptr) > 0)
+        return replace(visited, units=visited.units - np.int32(number * width), n_units=width)

@@ -11,23 +11,26 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from harness.decomposition import Encoded, Site, System
+from harness.decomposition import Encoded, Site
 
 if TYPE_CHECKING:
     from harness.corpus import Batch
+    from harness.evaluation import Evaluation
 
 _PRODUCT_UNITS = 4096  # rows of units × units held at once while counting who fires together
 
 
 @dataclass(frozen=True)
 class Fired:
-    """What counts as firing at one site: entries `[m]` by token. token: counted over the split, in stored order."""
+    """What counts as firing at one site: entries `[m]` by token. token: counted over the split, in stored order.
+    n_text: how many of the n_tokens are text (`Evaluation.counted`); nothing fires on the others."""
 
     token: np.ndarray
     unit: np.ndarray
     value: np.ndarray
     strength: np.ndarray
     n_tokens: int
+    n_text: int
     n_units: int
 
     def incidence(self) -> sparse.csc_matrix:
@@ -116,20 +119,24 @@ def strongest(encoded: Encoded, active: int) -> tuple[np.ndarray, np.ndarray, np
     return token, unit, value, strength
 
 
-def fired(system: System, batches: Iterable[Batch], active: int) -> dict[Site, Fired]:
-    """Reads `batches` through the system; of every site what counts as firing."""
+def fired(evaluation: Evaluation, batches: Iterable[Batch], active: int) -> dict[Site, Fired]:
+    """Reads `batches` through the system; of every site what counts as firing, on tokens of text alone."""
+    system = evaluation.system
     parts: dict[Site, list[tuple[np.ndarray, ...]]] = {site: [] for site in system.sites}
     n_units: dict[Site, int] = {}
-    seen = 0
+    seen = n_text = 0
     for batch in batches:
+        counted = evaluation.counted(batch.input_ids).reshape(-1).cpu().numpy()
         for site, encoded in system.encode(batch.input_ids).items():
             token, *rest = strongest(encoded, active)
-            parts[site].append((token + seen, *rest))
+            kept = counted[token]
+            parts[site].append((token[kept] + seen, *(column[kept] for column in rest)))
             n_units[site] = encoded.codes.n_units
-        seen += batch.input_ids.numel()
+        seen += len(counted)
+        n_text += int(counted.sum())
     joined = {site: [np.concatenate(column) for column in zip(*found, strict=True)] for site, found in parts.items()}
     return {
-        site: Fired(token, unit, value, strength, seen, n_units[site])
+        site: Fired(token, unit, value, strength, seen, n_text, n_units[site])
         for site, (token, unit, value, strength) in joined.items()
     }
 

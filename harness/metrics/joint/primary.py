@@ -28,8 +28,8 @@ log = logging.getLogger(__name__)
 def measure(evaluation: Evaluation, options: Options, rng: np.random.Generator) -> list[Measurement]:
     """See `harness.metrics.joint.measure`."""
     system = evaluation.system
-    dev = fired(system, evaluation.batches(options.dev_sequences, dev=True), options.active)
-    test = fired(system, evaluation.batches(), options.active)
+    dev = fired(evaluation, evaluation.batches(options.dev_sequences, dev=True), options.active)
+    test = fired(evaluation, evaluation.batches(), options.active)
     kinds = strata(system.sites)
     chosen: list[Chosen] = []
     for i, stratum in enumerate(kinds):
@@ -117,7 +117,7 @@ class _Results:
         rows += [
             self._plain("testable", float(np.mean(testable)), "share of co-activations"),
             self._plain("pairs", int(np.isin(self.stratum, within).sum()), "pairs"),
-            self._plain("active_units", float(np.mean([len(f.token) / f.n_tokens for f in self.test.values()])),
+            self._plain("active_units", float(np.mean([len(f.token) / f.n_text for f in self.test.values()])),
                         "units/token/layer"),
         ]  # fmt: skip
         return rows

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,6 +31,10 @@ class Text:
     document: np.ndarray
     domain: np.ndarray
     ply: np.ndarray
+
+    def keep(self, tokens: np.ndarray) -> Text:
+        """Only the tokens of the mask `[tokens]`; what came next stays as it was."""
+        return Text(*(getattr(self, column.name)[tokens] for column in fields(self)))
 
     @staticmethod
     def of(batches: Iterable[Batch]) -> Text:

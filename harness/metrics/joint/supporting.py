@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
+
 from harness.metrics.joint import predicted, sampling, together
 from harness.metrics.joint.firing import Firing
 from harness.metrics.joint.pairs import Fired, fired, strongest
@@ -52,10 +54,20 @@ def supporting(
     """
     dev_text = sampling.Text.of(evaluation.batches(options.dev_sequences, dev=True))
     text = sampling.Text.of(evaluation.batches(evaluation.codes_sequences))
-    read = fired(evaluation.system, evaluation.batches(options.dev_sequences, dev=True), active)
+    read = fired(evaluation, evaluation.batches(options.dev_sequences, dev=True), active)
     dev = {site: Firing.of(read[site], dev_text.document) for site in evaluation.system.sites}
     test = {site: _stored(evaluation, site, active, text) for site in evaluation.system.sites}
-    work = Work(evaluation, options, rng, dev_text, text, dev, test)
+    # Tokens on which nothing may fire are no rows of the null either: they would make every two units look attached.
+    on_dev, on_test = (evaluation.counted(torch.from_numpy(t.ids)).numpy() for t in (dev_text, text))
+    work = Work(
+        evaluation,
+        options,
+        rng,
+        dev_text.keep(on_dev),
+        text.keep(on_test),
+        {site: firing.on(on_dev) for site, firing in dev.items()},
+        {site: firing.on(on_test) for site, firing in test.items()},
+    )
     return [
         *together.together(work),
         *together.said(work),
@@ -66,5 +78,5 @@ def supporting(
 
 def _stored(evaluation: Evaluation, site: Site, active: int, text: sampling.Text) -> Firing:
     encoded = evaluation.load_codes(site)
-    codes = encoded.codes
-    return Firing.of(Fired(*strongest(encoded, active), codes.n_tokens, codes.n_units), text.document)
+    n, codes = len(text.ids), encoded.codes
+    return Firing.of(Fired(*strongest(encoded, active), n, n, codes.n_units), text.document)

@@ -30,6 +30,7 @@ from harness.statistics import document_bootstrap, unit_bootstrap
 from harness.training_config import Strict
 
 VERSION = 3
+log = logging.getLogger(__name__)
 TEMPLATES = Path(__file__).parents[2] / "tasks"
 PREFIX = "harness_"
 _PER_DOMAIN = "bits_per_byte"
@@ -186,6 +187,7 @@ def _run(
         max_length=evaluation.split.length,
         device=str(evaluation.system.device),
     )
+    log.info("tasks: lm-eval begins every text with %r", model.tokenizer.decode([model.prefix_token_id]))
     # Its progress bars go to standard error: ours say more. No cache of requests: its key does not name the model.
     with contextlib.redirect_stderr(io.StringIO()):
         found = evaluator.simple_evaluate(

@@ -123,6 +123,17 @@ def test_fuzzing_shows_each_window_once_in_a_request_and_wrong_marks_only_on_sil
         assert all(window.count("<<") == 1 for window in windows)
 
 
+def test_a_wrongly_marked_window_has_as_many_marks_as_the_unit_has_firings():
+    tokens = (" cat", " sat", " cat", " on", " cat", " a", " mat", " by")
+    firings = Context(0, tokens, tuple(float(token == " cat") for token in tokens), 0)
+    shown = LlmFuzzing(Scripted(reader), seed=0).shown(
+        replace(UNITS[0], score=(firings,) * 3, score_quantiles=(0,) * 3), np.random.default_rng(0)
+    )
+    windows = [window for part in shown for window in part]
+    assert len(windows) == 6
+    assert {window.text.count("<<") for window in windows} == {3}
+
+
 def test_a_window_without_silent_tokens_cannot_be_fuzzed():
     full = Context(0, (" cat", " cat"), (1.0, 1.0), 0)
     scored = LlmFuzzing(Scripted(reader), seed=0).score(

@@ -87,7 +87,7 @@ def test_units_that_fire_too_rarely_or_nearly_always_are_left_out() -> None:
 def test_firing_orders_units_within_tokens_and_knows_columns_and_pools() -> None:
     token, unit = np.array([0, 0, 2, 2, 2]), np.array([5, 1, 0, 4, 3])
     value = np.array([1.0, -2.0, 3.0, 4.0, 5.0], np.float32)
-    firing = Firing.of(Fired(token, unit, value, abs(value), 3, 6), np.array([7, 7, 8]))
+    firing = Firing.of(Fired(token, unit, value, abs(value), 3, 3, 6), np.array([7, 7, 8]))
     assert firing.units.tolist() == [1, 5, 0, 3, 4]
     assert firing.values.tolist() == [-2, 1, 3, 5, 4]
     assert firing.indptr.tolist() == [0, 2, 2, 5]

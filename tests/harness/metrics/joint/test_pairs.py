@@ -12,7 +12,7 @@ SITE, NEXT = Site(0, "mlp_out"), Site(1, "mlp_out")
 def fired(dense: np.ndarray) -> Fired:
     token, unit = dense.nonzero()
     value = dense[token, unit].astype(np.float32)
-    return Fired(token, unit, value, np.abs(value), *dense.shape)
+    return Fired(token, unit, value, np.abs(value), len(dense), *dense.shape)
 
 
 def random(seed: int, tokens: int = 300, units: int = 9, share: float = 0.4) -> Fired:

@@ -72,6 +72,32 @@ def test_a_uniform_model_pays_log_of_the_vocabulary_a_token_and_guesses(corpus: 
         assert found[name].replicates.std() > 0  # pyright: ignore
 
 
+def test_a_documents_bits_are_the_models_own_cross_entropy_after_one_end_of_text(
+    corpus: Corpus, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    subject = evaluation(corpus, tmp_path / "a")
+    with torch.no_grad():
+        for parameter in subject.system.model.parameters():
+            parameter *= 3 if parameter.ndim > 1 else 1
+    with caplog.at_level("INFO", logger="harness.metrics.tasks"):
+        found = {m.name: m for m in tasks.measure(subject, tasks.Options(limit=20))}
+    rows = [json.loads(line) for line in (tmp_path / "a/data/bits_per_byte_chess.jsonl").read_text().splitlines()]
+    assert subject.tokenizer is not None
+    end = subject.tokenizer.eos_token_id
+    nats = 0.0
+    for row in rows:
+        ids = torch.tensor([end, *subject.tokenizer(row["text"])["input_ids"]])
+        for start in range(0, len(ids) - 1, LENGTH):  # windows as long as a sequence, the last reaching back
+            stop = min(start + LENGTH, len(ids) - 1)
+            window = slice(max(0, stop - LENGTH), stop)
+            logits = subject.system.model(ids[None, window], use_cache=False).logits[0]
+            says = torch.nn.functional.cross_entropy(logits, ids[window.start + 1 : stop + 1], reduction="none")
+            nats += float(says[start - window.start :].sum().detach())
+    n_bytes = sum(len(row["text"].encode()) for row in rows)
+    assert found["tasks/bits_per_byte_chess"].value == pytest.approx(nats / math.log(2) / n_bytes, rel=1e-5)
+    assert repr(subject.tokenizer.eos_token) in caplog.text
+
+
 class Neurons:
     """Reads the components of the site's output as units, and writes each back times `share`."""
 
