@@ -273,7 +273,8 @@ def test_left_padding_changes_nothing_for_the_real_tokens(case):
 @torch.no_grad()
 def test_logits_to_keep_keeps_the_last(case):
     model = build(case)
-    assert torch.equal(model(tokens(), logits_to_keep=2).logits, model(tokens()).logits[:, -2:])
+    # A product of two rows may be summed in another order than one of all.
+    torch.testing.assert_close(model(tokens(), logits_to_keep=2).logits, model(tokens()).logits[:, -2:])
 
 
 @every_case

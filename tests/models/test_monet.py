@@ -117,7 +117,7 @@ def test_pieces_of_reading_are_one_whole(monkeypatch):
     x = x_of()
     whole = layer.read(x, ROWS).dense()
     monkeypatch.setattr("models.monet._PAIRS_AT_ONCE", 2 * N * N)
-    assert torch.equal(layer.read(x, ROWS).dense(), whole)
+    torch.testing.assert_close(layer.read(x, ROWS).dense(), whole)
 
 
 @torch.no_grad()
