@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from harness.errors import HarnessError
+from harness.base.errors import HarnessError
 
 # Torch's threads would spin after every operation, on cores that the numba kernels and other processes want next: with
 # two of each on two cores training took several times as long. Read by OpenMP when torch is first imported.
@@ -68,13 +68,13 @@ def run(
     Everything is stored stage by stage: a killed run continues where it was, a repeated one ends in seconds.
     """
     signal.signal(signal.SIGTERM, _on_early_sigterm)
-    from harness.config import load
+    from harness.experiment.schema import load
 
     overrides = [*(set_ or []), *([f"seeds={list(range(seeds))}"] if seeds else [])]
     loaded = load(experiment, overrides)
-    from harness.comparison import Comparison
-    from harness.plan import make_plan
-    from harness.stages import Store
+    from harness.run.comparison import Comparison
+    from harness.run.plan import make_plan
+    from harness.store.stages import Store
 
     plan = make_plan(loaded, _numerics(device, dtype))
     if dry_run:
@@ -102,11 +102,11 @@ def plan(
 
     Sizes that the budget leaves free are solved; a comparison that cannot be matched ends with exit status 2.
     """
-    from harness.config import load
-    from harness.estimate import estimates
-    from harness.plan import make_plan
-    from harness.plan_text import render_plan
-    from harness.stages import Store
+    from harness.experiment.schema import load
+    from harness.run.estimate import estimates
+    from harness.run.plan import make_plan
+    from harness.run.plan_text import render_plan
+    from harness.store.stages import Store
 
     made = make_plan(load(experiment, set_), _numerics(device, "float32"))
     for line in render_plan(made, estimates(made, Store(store_root()))):
@@ -116,11 +116,11 @@ def plan(
 @app.command(name="list")
 def list_(what: Annotated[str, typer.Argument(help="systems, metrics, corpora or experiments.")]) -> None:
     """List what can be named in an experiment."""
-    from harness.listing import KINDS, lines
+    from harness.run.listing import KINDS, lines
 
     if what not in KINDS:
-        from harness.config import nearest
-        from harness.errors import BadInput
+        from harness.base.errors import BadInput
+        from harness.base.settings import nearest
 
         raise BadInput(f"list {what!r}: {nearest(what, list(KINDS))}")
     for line in lines(what):
@@ -130,7 +130,7 @@ def list_(what: Annotated[str, typer.Argument(help="systems, metrics, corpora or
 @app.command()
 def show(results: Annotated[Path, typer.Argument(help="A results folder, such as results/quickstart.")]) -> None:
     """Show the table of a results folder."""
-    from harness.table import read
+    from harness.tables.table import read
 
     _show(read(results))
 
@@ -138,7 +138,7 @@ def show(results: Annotated[Path, typer.Argument(help="A results folder, such as
 @app.command(name="log")
 def log_(results: Annotated[Path, typer.Argument(help="A results folder whose figures MLflow does not have.")]) -> None:
     """Send a results folder to MLflow that it did not get (its server was away). Nothing is sent twice."""
-    from harness.tracking_results import log_results
+    from harness.tracking.later import log_results
 
     _say(log_results(results, store_root()))
 
@@ -146,7 +146,7 @@ def log_(results: Annotated[Path, typer.Argument(help="A results folder whose fi
 @app.command()
 def doctor() -> None:
     """Check this installation: each thing is ok, or what to do. Exit 0 when nothing is broken."""
-    from harness.doctor import checks
+    from harness.run.doctor import checks
 
     found = checks(store_root())
     for check in found:
@@ -168,8 +168,8 @@ def clean(
 
     What a running process uses stays.
     """
-    from harness.clean import Cleaner, describe, size
-    from harness.errors import BadInput
+    from harness.base.errors import BadInput
+    from harness.store.clean import Cleaner, describe, size
 
     with Cleaner(store_root(), results or []) as cleaner:
         found = cleaner.find()
@@ -216,7 +216,7 @@ def joint(
     pairs: Annotated[int, typer.Option(min=20, help="Pairs of units in every planted world.")] = 200,
 ) -> None:
     """See what the joint metric says of planted worlds: false positives, and power by the number of contexts."""
-    from harness.metrics.joint.controls import measure
+    from harness.bench.joint_controls import measure
 
     report = measure(out, pairs)
     _say(f"false positives at most {report.false_positives():.1%}, {report.seconds:.0f} s: {out}/table.md")
@@ -262,7 +262,7 @@ def lm_eval(
 @app.command()
 def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000) -> None:
     """Open MLflow's interface on this machine's runs (127.0.0.1 only: it has no passwords)."""
-    from harness.tracking_store import ui_command
+    from harness.tracking.database import ui_command
 
     command = ui_command(store_root(), port)
     _say(f"MLflow on http://127.0.0.1:{port} (stop with Ctrl-C)")
@@ -304,9 +304,9 @@ def main() -> None:
 def _numerics(device: str, dtype: str) -> Any:
     import torch
 
-    from harness.config import nearest
-    from harness.errors import BadInput
-    from harness.plan import Numerics
+    from harness.base.errors import BadInput
+    from harness.base.settings import nearest
+    from harness.run.plan import Numerics
 
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -336,8 +336,8 @@ def _on_sigterm(_signal: int, _frame: Any) -> None:
 
     Where a library swallows the exception, the end of the stage is where the run stops.
     """
-    from harness.errors import Interrupted
-    from harness.training import STOP
+    from harness.base.errors import Interrupted
+    from harness.base.stop import STOP
 
     now = STOP.requested or not STOP.training
     STOP.requested = True
@@ -356,7 +356,7 @@ def _print_plan(plan: Any, store: Any) -> None:
 def _show(table: Any) -> None:
     from rich.console import Console
 
-    from harness.table_text import render
+    from harness.tables.text import render
 
     render(table, Console())
 

@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING
 import torch
 
 import saes
-from harness import table
-from harness.errors import HarnessError, Interrupted
-from harness.progress import stage_progress
-from harness.training import STOP
+from harness.base import files
+from harness.base.errors import HarnessError, Interrupted
+from harness.base.progress import stage_progress
+from harness.base.stop import STOP
 from saes.synthetic import Recovery, recovery
 from saes.trainer import Assignment, CurveRow, TrainSettings, train
 
@@ -82,7 +82,7 @@ def measure(out: Path, bed: Bed | None = None, names: Sequence[str] | None = Non
     from saes.quality import at_inference
     from saes.saelens import Planted
 
-    table.check_writable(out)
+    files.check_writable(out)
     bed = bed or Bed()
     started = time.perf_counter()
     planted = Planted(bed.n_features, bed.d, bed.per_token, bed.sequence_tokens, bed.seed)
@@ -123,8 +123,8 @@ def measure(out: Path, bed: Bed | None = None, names: Sequence[str] | None = Non
             scored.append(Scored(name, found, quality.l0, quality.explained_variance, result.seconds))
             log.info("%s: mean max cosine %.3f", name, found.mean_max_cosine)
     done = Report(bed, time.perf_counter() - started, scored)
-    table.write_atomically(out / "table.md", ("\n".join(_markdown(done)) + "\n").encode())
-    table.write_atomically(out / "table.json", (json.dumps(asdict(done), indent=1) + "\n").encode())
+    files.write_atomically(out / "table.md", ("\n".join(_markdown(done)) + "\n").encode())
+    files.write_atomically(out / "table.json", (json.dumps(asdict(done), indent=1) + "\n").encode())
     return done
 
 

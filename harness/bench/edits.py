@@ -17,9 +17,10 @@ import torch
 import models
 from harness.corpus.packing import COLUMNS, Packed, save_split
 from harness.corpus.stored import PackedSplit
-from harness.decomposition import Encoded, Site, System
-from harness.evaluation import Cost, Evaluation
 from harness.metrics.joint import Options, primary
+from harness.systems.cost import Cost
+from harness.systems.evaluation import Evaluation
+from harness.systems.system import Encoded, Site, System
 
 log = logging.getLogger(__name__)
 

@@ -23,9 +23,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from harness import table
-from harness.errors import HarnessError
-from harness.source import ROOT
+from harness.base import files
+from harness.base.errors import HarnessError
+from harness.base.files import ROOT
+from harness.tables import table
 
 log = logging.getLogger(__name__)
 
@@ -232,7 +233,7 @@ def measure(kills: int, out: Path, seed: int = 0, arguments: Sequence[str] = ("s
 
     Raises HarnessError when the undisturbed run fails or a run hangs. What failed is kept in the temporary folder.
     """
-    table.check_writable(out)
+    files.check_writable(out)
     folder = Path(tempfile.mkdtemp(prefix="harness-faults-"))
     bench = Bench(arguments, folder, seed)
     report = Report(list(arguments), bench.undisturbed())
@@ -263,8 +264,8 @@ def _went_on(faults: list[Fault], run: Run) -> None:
 
 def _write(report: Report, out: Path) -> None:
     data = {**asdict(report), "passed": report.passed}
-    table.write_atomically(out / "table.md", ("\n".join(_markdown(report)) + "\n").encode())
-    table.write_atomically(out / "table.json", (json.dumps(data, indent=1) + "\n").encode())
+    files.write_atomically(out / "table.md", ("\n".join(_markdown(report)) + "\n").encode())
+    files.write_atomically(out / "table.json", (json.dumps(data, indent=1) + "\n").encode())
 
 
 def _markdown(report: Report) -> Iterator[str]:

@@ -17,12 +17,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from harness import table
+from harness.base import files
 from harness.bench import edits
-from harness.memory import peak_memory, reset_peak_memory
 from harness.metrics.joint import null
 from harness.metrics.joint.counts import meetings
 from harness.metrics.joint.firing import Firing
+from harness.training.memory import peak_memory, reset_peak_memory
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ class Report:
 
 def measure(out: Path, size: Size | None = None, edit_size: edits.EditSize | None = None) -> Report:
     """Times the steps and writes table.md and table.json to `out`. HarnessError when `out` cannot be written."""
-    table.check_writable(out)
+    files.check_writable(out)
     size, edit_size = size or Size(), edit_size or edits.EditSize()
     _steps(Size(tokens=2000, units=500, active=8))  # compiles
     firing = planted(size)
@@ -77,8 +77,8 @@ def measure(out: Path, size: Size | None = None, edit_size: edits.EditSize | Non
     peak = peak_memory()
     edited = edits.measure(edit_size)
     report = Report(size, machine, threads, steps, seconds, peak, total, distinct, kept, found, edit_size, edited)
-    table.write_atomically(out / "table.md", ("\n".join(_markdown(report)) + "\n").encode())
-    table.write_atomically(out / "table.json", (json.dumps(asdict(report), indent=1) + "\n").encode())
+    files.write_atomically(out / "table.md", ("\n".join(_markdown(report)) + "\n").encode())
+    files.write_atomically(out / "table.json", (json.dumps(asdict(report), indent=1) + "\n").encode())
     return report
 
 

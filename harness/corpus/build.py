@@ -7,6 +7,7 @@ import shutil
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from harness.base.errors import BadInput
 from harness.corpus import END_OF_TEXT, SPLITS, Document, Progress, quiet
 from harness.corpus.config import CorpusConfig
 from harness.corpus.packing import Packed, pack, save_documents, save_split
@@ -14,7 +15,6 @@ from harness.corpus.readers import source_packages, sources_of
 from harness.corpus.select import Selection, select
 from harness.corpus.stored import Corpus, CorpusInfo, Size, load
 from harness.corpus.tokenizer import as_pretrained, train_tokenizer
-from harness.errors import BadInput
 
 __all__ = ["Corpus", "CorpusInfo", "build", "load"]
 

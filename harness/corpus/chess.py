@@ -21,11 +21,11 @@ import chess.engine
 import chess.pgn
 import numpy as np
 
+from harness.base.errors import BadInput, HarnessError
 from harness.corpus import Document, Source, Sources, digest, in_hash_order
 from harness.corpus.config import CorpusConfig
 from harness.corpus.files import read_text
 from harness.corpus.folder import files_of
-from harness.errors import BadInput, HarnessError
 
 _RESULTS = ("1-0", "0-1", "1/2-1/2")
 _ENGINE_NODES = 500

@@ -13,11 +13,11 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
+from harness.base.errors import BadInput
 from harness.corpus import Document, Source, Sources, in_hash_order
 from harness.corpus.config import CorpusConfig
 from harness.corpus.excerpts import documents_of
 from harness.corpus.folder import files_of
-from harness.errors import BadInput
 
 TEXT_COLUMN = "text"
 

@@ -6,7 +6,7 @@ import logging
 import os
 from pathlib import Path
 
-from harness.errors import BadInput
+from harness.base.errors import BadInput
 
 log = logging.getLogger(__name__)
 

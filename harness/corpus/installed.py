@@ -24,11 +24,11 @@ from xml.etree import ElementTree
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from harness.base.errors import BadInput
 from harness.corpus import Document, Source, Sources, chess, in_hash_order
 from harness.corpus.config import CorpusConfig
 from harness.corpus.excerpts import documents_of, excerpts
 from harness.corpus.python_source import TakenApart, references, take_apart
-from harness.errors import BadInput
 
 log = logging.getLogger(__name__)
 

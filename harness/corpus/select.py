@@ -6,10 +6,10 @@ import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from harness.base.errors import BadInput
 from harness.corpus import SPLITS, Document, Progress, Sources, digest, missing_domain
 from harness.corpus.config import CorpusConfig
 from harness.corpus.duplicates import Seen
-from harness.errors import BadInput
 
 log = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from harness.base.errors import HarnessError
 from harness.corpus import Document
-from harness.errors import HarnessError
 
 if TYPE_CHECKING:
     import datasets

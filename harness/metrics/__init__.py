@@ -1,7 +1,7 @@
 """The registry of metrics: a metric is one module with VERSION, Options and measure().
 
 Add one by writing `harness/metrics/<name>.py` and a line here; other packages register a module under the entry-point
-group `harness.metrics` (`harness/plugins.py`).
+group `harness.metrics` (`harness/base/plugins.py`).
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 from importlib import import_module
 from types import ModuleType
 
-from harness import plugins
-from harness.errors import BadInput
+from harness.base import plugins
+from harness.base.errors import BadInput
 
 METRICS = {
     "loss": "harness.metrics.loss",

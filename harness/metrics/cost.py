@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from harness.evaluation import Evaluation
-from harness.measurement import Measurement
-from harness.training_config import Strict
+from harness.base.settings import Strict
+from harness.systems.evaluation import Evaluation
+from harness.tables.measurement import Measurement
 
 VERSION = 2
 

@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.decomposition import Site
-from harness.evaluation import Evaluation
-from harness.measurement import Direction, Measurement
-from harness.statistics import document_bootstrap, resampled_sums
-from harness.training_config import Strict
+from harness.base.settings import Strict
+from harness.systems.evaluation import Evaluation
+from harness.systems.system import Site
+from harness.tables.measurement import Direction, Measurement
+from harness.tables.statistics import document_bootstrap, resampled_sums
 from kernels.codes import Codes
 
 VERSION = 1

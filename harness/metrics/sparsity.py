@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.decomposition import Encoded
-from harness.evaluation import Evaluation
-from harness.measurement import Direction, Measurement
-from harness.statistics import document_bootstrap
-from harness.training_config import Strict
+from harness.base.settings import Strict
+from harness.systems.evaluation import Evaluation
+from harness.systems.system import Encoded
+from harness.tables.measurement import Direction, Measurement
+from harness.tables.statistics import document_bootstrap
 
 VERSION = 2
 SHARE = 0.95

@@ -12,10 +12,10 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from harness.evaluation import Evaluation
-from harness.measurement import Direction, Measurement
-from harness.statistics import unit_bootstrap
-from harness.training_config import Strict
+from harness.base.settings import Strict
+from harness.systems.evaluation import Evaluation
+from harness.tables.measurement import Direction, Measurement
+from harness.tables.statistics import unit_bootstrap
 
 VERSION = 2
 

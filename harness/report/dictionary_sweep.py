@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from harness.report.style import COLOURS, MARKERS, error
-from harness.table import Figure, Row, Table
+from harness.tables.table import Figure, Row, Table
 
 WIDTH = "dictionary/width"
 INFERENCE_L0 = "dictionary/inference_l0"

@@ -18,9 +18,10 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
+from harness.base.files import write_atomically
 from harness.report import dictionary_sweep, joint
 from harness.report.style import COLOURS, GREY, MARKERS, error
-from harness.table import Row, Table, write_atomically
+from harness.tables.table import Row, Table
 
 LOSS = "loss/bits_per_byte"
 SPLICED = "loss/spliced_bits_per_byte"

@@ -8,7 +8,7 @@ from collections import defaultdict
 from matplotlib.axes import Axes
 
 from harness.report.style import COLOURS, GREY, MARKERS, error
-from harness.table import Figure, Row, Table
+from harness.tables.table import Figure, Row, Table
 
 SHARE, FLOOR_SHARE = "joint/excess_share", "joint/floor_share"
 CONJUNCTION, FLOOR_CONJUNCTION = "joint/conjunction", "joint/conjunction_floor"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.table import Figure
+from harness.tables.table import Figure
 
 # Okabe and Ito's palette: told apart by colour-blind readers too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import models
 import saes
-from harness.decomposition import Point, Site, System
+from harness.systems.system import Point, Site, System
 from kernels.codes import ReadWrite
 from saes.training_dictionary import Standardisation
 

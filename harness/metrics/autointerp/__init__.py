@@ -15,9 +15,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from harness.decomposition import Site
-from harness.evaluation import Evaluation
-from harness.measurement import Direction, Measurement
+from harness.base.settings import Strict
 from harness.metrics.autointerp import controls, output
 from harness.metrics.autointerp.collect import Wanted, collect
 from harness.metrics.autointerp.contexts import Explanation, Scored, UnitContexts
@@ -27,8 +25,10 @@ from harness.metrics.autointerp.panel import Panel, ScorerName, panel
 from harness.metrics.autointerp.sampling import Sample, draw
 from harness.metrics.autointerp.scoring import main_statistic, statistics
 from harness.metrics.autointerp.writes import logits_of, mean_writes, neighbours
-from harness.statistics import unit_bootstrap
-from harness.training_config import Strict
+from harness.systems.evaluation import Evaluation
+from harness.systems.system import Site
+from harness.tables.measurement import Direction, Measurement
+from harness.tables.statistics import unit_bootstrap
 
 log = logging.getLogger(__name__)
 

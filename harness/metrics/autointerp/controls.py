@@ -18,12 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.decomposition import Site
-from harness.evaluation import Evaluation
 from harness.metrics.autointerp.collect import Wanted, collect
 from harness.metrics.autointerp.contexts import Context, Explanation, UnitContexts
 from harness.metrics.autointerp.firings import Text
 from harness.metrics.autointerp.sampling import Drawn
+from harness.systems.evaluation import Evaluation
+from harness.systems.system import Site
 
 CONTROLS = ("constant", "another_unit", "shuffled", "random_direction")
 OF_JUDGE = ("constant", "another_unit", "shuffled")

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from harness.errors import HarnessError
+from harness.base.errors import HarnessError
 from harness.metrics.autointerp.contexts import Context, Explanation, Scored, UnitContexts, items
 
 Encode = Callable[[list[str]], np.ndarray]  # texts -> [texts, d] float

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from harness.base.errors import HarnessError
 from harness.corpus.tokenizer import shown
-from harness.decomposition import Encoded
-from harness.errors import HarnessError
-from harness.evaluation import Evaluation
+from harness.systems.evaluation import Evaluation
+from harness.systems.system import Encoded
 
 _CHUNK = 1 << 22  # entries of a dense block
 

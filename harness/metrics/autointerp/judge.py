@@ -20,10 +20,10 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from harness.errors import HarnessError
+from harness.base.errors import HarnessError
+from harness.base.files import ROOT
+from harness.base.settings import Strict
 from harness.metrics.autointerp.replies import Replies, Reply
-from harness.source import ROOT
-from harness.training_config import Strict
 
 log = logging.getLogger(__name__)
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from harness.corpus.tokenizer import shown
-from harness.decomposition import Site
-from harness.evaluation import Evaluation
 from harness.metrics.autointerp.firings import Firings
+from harness.systems.evaluation import Evaluation
+from harness.systems.system import Site
 from kernels.codes import Codes
 
 _PIECE = 1 << 14  # entries whose write vectors are held at once

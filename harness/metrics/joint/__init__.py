@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from harness.base.settings import Strict
 from harness.metrics.joint.supporting_options import SupportingOptions
-from harness.training_config import Strict
 
 if TYPE_CHECKING:
-    from harness.evaluation import Evaluation
-    from harness.measurement import Measurement
+    from harness.systems.evaluation import Evaluation
+    from harness.tables.measurement import Measurement
 
 VERSION = 4
 
@@ -66,7 +66,7 @@ def measure(evaluation: Evaluation, options: Options) -> list[Measurement]:
     from harness.metrics.joint.supporting import supporting
 
     if not options.low < options.high:
-        from harness.errors import BadInput
+        from harness.base.errors import BadInput
 
         raise BadInput(f"joint: low = {options.low} must be below high = {options.high}")
     rng = np.random.default_rng(options.seed)

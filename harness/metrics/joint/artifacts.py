@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 if TYPE_CHECKING:
-    from harness.evaluation import Evaluation
+    from harness.systems.evaluation import Evaluation
 
 _BEFORE = 24  # tokens of text shown
 STATES = ("both", "only A", "only B", "neither")

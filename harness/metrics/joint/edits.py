@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from transformers import AttentionInterface
 
-from harness.decomposition import Site, System
+from harness.systems.system import Site, System
 from kernels.codes import Codes
 
 _ATTENTION = "joint_variants"  # under which `_attend` is known to transformers

@@ -2,7 +2,7 @@
 
 z11: both units on, z10: only A, z01: only B, z00: neither; `[contexts, outcomes]`, everything else equal. Definitions
 ours. Nothing is averaged before a logarithm, so units that merely fire together (a shared topic, one cause) give zero.
-Public on plain arrays: feed them worlds of your own (harness/metrics/joint/controls.py does).
+Public on plain arrays: feed them worlds of your own (harness/bench/joint_controls.py does).
 
 All is computed in float64: logarithms of float32 put 6e-8 bits on the excess of logits that add up, and an untrained
 model's is 2e-7.
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.statistics import document_bootstrap
+from harness.tables.statistics import document_bootstrap
 
 # Below this many bits an excess is rounding of float32 logits (some 1e-6 of them, which counts squared), and no pair is
 # called above a floor that is smaller still.

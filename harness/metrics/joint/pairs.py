@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from harness.decomposition import Encoded, Site
+from harness.systems.system import Encoded, Site
 
 if TYPE_CHECKING:
     from harness.corpus import Batch
-    from harness.evaluation import Evaluation
+    from harness.systems.evaluation import Evaluation
 
 _PRODUCT_UNITS = 4096  # rows of units × units held at once while counting who fires together
 

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.decomposition import Site, System
 from harness.metrics.joint import excess
 from harness.metrics.joint.edits import Entries, Prefix
 from harness.metrics.joint.floor import rotated_values, turned
 from harness.metrics.joint.pairs import Contexts, Stratum
+from harness.systems.system import Site, System
 
 if TYPE_CHECKING:
     from harness.corpus import PackedSplit

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from harness.decomposition import Site
-from harness.measurement import Direction, Measurement
 from harness.metrics.joint import board, null, readout, sampling
 from harness.metrics.joint.firing import Firing
 from harness.metrics.joint.interaction import Contexts, interaction
 from harness.metrics.joint.work import DOCUMENTS, Work
+from harness.systems.system import Site
+from harness.tables.measurement import Direction, Measurement
 
 _AT_ONCE = 24  # pairs whose A·B terms are fitted together: they hold pairs × contexts × outcomes
 

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.decomposition import Site
-from harness.evaluation import Evaluation
-from harness.measurement import Direction, Measurement
 from harness.metrics.joint import VERSION, Options, excess, needed
 from harness.metrics.joint.artifacts import PairReport, write_pairs
 from harness.metrics.joint.floor import random_frames
 from harness.metrics.joint.pairs import Chosen, Contexts, Fired, choose, fired, shuffled, strata
 from harness.metrics.joint.passes import Found, PairTable, run
+from harness.systems.evaluation import Evaluation
+from harness.systems.system import Site
+from harness.tables.measurement import Direction, Measurement
 
 if TYPE_CHECKING:
     from harness.corpus import Batch
@@ -207,7 +207,7 @@ class _Results:
         return excess.above_floor(mean[kept], floors[kept])
 
     def _above_floor(self, of: list[int]) -> Measurement:
-        from harness.statistics import unit_bootstrap
+        from harness.tables.statistics import unit_bootstrap
 
         reason = self._underpowered(of)
         if reason or self.found is None:

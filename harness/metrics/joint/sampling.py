@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from harness.decomposition import Site
 from harness.metrics.joint.counts import Meetings, usable
 from harness.metrics.joint.firing import Firing
 from harness.metrics.joint.interaction import Contexts
 from harness.metrics.joint.readout import Codes
+from harness.systems.system import Site
 
 if TYPE_CHECKING:
     from harness.corpus import Batch

@@ -19,9 +19,9 @@ from harness.metrics.joint.work import Work
 if TYPE_CHECKING:
     import numpy as np
 
-    from harness.decomposition import Site
-    from harness.evaluation import Evaluation
-    from harness.measurement import Measurement
+    from harness.systems.evaluation import Evaluation
+    from harness.systems.system import Site
+    from harness.tables.measurement import Measurement
 
 
 def supporting(

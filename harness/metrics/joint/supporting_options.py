@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from harness.training_config import Strict
+from harness.base.settings import Strict
 
 
 class SupportingOptions(Strict):

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from harness.measurement import Measurement
 from harness.metrics.joint import information, null, sampling
 from harness.metrics.joint.communities import Communities, communities
 from harness.metrics.joint.counts import Meetings, lift, meetings, npmi, phi, usable
 from harness.metrics.joint.firing import Firing
 from harness.metrics.joint.work import Work
-from harness.statistics import resampled_sums
+from harness.tables.measurement import Measurement
+from harness.tables.statistics import resampled_sums
 
 _SHOWN = 20  # pairs and communities of a site in together.json
 _CHECKS = 5  # curveball draws that the null is held against

@@ -7,14 +7,14 @@ from typing import Literal
 
 import numpy as np
 
-from harness.decomposition import Site
-from harness.evaluation import Evaluation
-from harness.measurement import Direction, Measurement
 from harness.metrics.joint import VERSION
 from harness.metrics.joint.firing import Firing
 from harness.metrics.joint.sampling import Text
 from harness.metrics.joint.supporting_options import SupportingOptions
-from harness.statistics import document_bootstrap, unit_bootstrap
+from harness.systems.evaluation import Evaluation
+from harness.systems.system import Site
+from harness.tables.measurement import Direction, Measurement
+from harness.tables.statistics import document_bootstrap, unit_bootstrap
 
 DOCUMENTS = 6  # of dev, at the least, where readouts are fitted on some and stopped on others
 

@@ -1,9 +1,10 @@
 """Task scores by lm-eval: on the model as it is, and with its units spliced in.
 
 Local tasks need no network: bits per byte of whole documents by domain, the next word of a passage among four, a
-grammatical sentence against an ungrammatical one, a legal chess move among four (harness/tasks/*.yaml; the examples are
-made from the run's own evaluation documents by `examples.py`). Any task of lm-eval's own can be named where there is
-network. `harness lm-eval` gives a saved model to lm-eval's command line; the scores are the same to the last digit.
+grammatical sentence against an ungrammatical one, a legal chess move among four (the *.yaml beside this file;
+`examples.py` makes the examples from the run's own evaluation documents). Any task of lm-eval's own can be named where
+there is network. `harness lm-eval` gives a saved model to lm-eval's command line; the scores are the
+same to the last digit.
 """
 
 from __future__ import annotations
@@ -22,16 +23,16 @@ from typing import Any
 import numpy as np
 from pydantic import Field, computed_field, field_validator
 
-from harness.errors import BadInput, HarnessError
-from harness.evaluation import Evaluation
-from harness.measurement import Measurement
+from harness.base.errors import BadInput, HarnessError
+from harness.base.settings import Strict
 from harness.metrics.tasks import examples
-from harness.statistics import document_bootstrap, unit_bootstrap
-from harness.training_config import Strict
+from harness.systems.evaluation import Evaluation
+from harness.tables.measurement import Measurement
+from harness.tables.statistics import document_bootstrap, unit_bootstrap
 
 VERSION = 3
 log = logging.getLogger(__name__)
-TEMPLATES = Path(__file__).parents[2] / "tasks"
+TEMPLATES = Path(__file__).parent
 PREFIX = "harness_"
 _PER_DOMAIN = "bits_per_byte"
 

@@ -17,7 +17,7 @@ def run_lm_eval(arguments: Sequence[str], data: Path | None) -> None:
 
     import models  # noqa: F401 (registers our architectures with the Auto classes)
 
-    torch.set_num_threads(torch.get_num_threads())  # as a run does (harness/comparison.py): the same last digits
+    torch.set_num_threads(torch.get_num_threads())  # as a run does (harness/run/comparison.py): the same last digits
     with contextlib.ExitStack() as stack:
         more: list[str] = []
         if data is not None:

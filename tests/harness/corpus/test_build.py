@@ -7,10 +7,10 @@ import pytest
 import torch
 
 import harness.corpus.build as module
+from harness.base.errors import BadInput, HarnessError
 from harness.corpus import SPLITS
 from harness.corpus.build import build, load
 from harness.corpus.config import CorpusConfig
-from harness.errors import BadInput, HarnessError
 
 
 def digests(folder: Path) -> dict[str, str]:

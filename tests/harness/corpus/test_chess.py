@@ -7,12 +7,12 @@ import chess
 import numpy as np
 import pytest
 
+from harness.base.errors import BadInput, HarnessError
 from harness.corpus import quiet
 from harness.corpus.chess import board_at, boards, movetext, random_game, sans_of
 from harness.corpus.config import CorpusConfig
 from harness.corpus.readers import sources_of
 from harness.corpus.select import select
-from harness.errors import BadInput, HarnessError
 
 GAME = """[Event "A"]
 [Site "?"]

@@ -5,12 +5,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from harness.base.errors import BadInput
 from harness.corpus import quiet
 from harness.corpus.config import CorpusConfig
 from harness.corpus.folder import files_of
 from harness.corpus.readers import contents_digest, source_packages, sources_of
 from harness.corpus.select import select
-from harness.errors import BadInput
 
 
 def read_all(folder, **options):

@@ -3,12 +3,12 @@ from itertools import islice
 
 import pytest
 
+from harness.base.errors import BadInput
 from harness.corpus import installed as module
 from harness.corpus import quiet
 from harness.corpus.config import INSTALLED_DOMAINS, CorpusConfig
 from harness.corpus.readers import source_packages, sources_of
 from harness.corpus.select import select
-from harness.errors import BadInput
 
 
 @pytest.fixture(scope="module")

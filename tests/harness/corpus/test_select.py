@@ -4,11 +4,11 @@ from functools import partial
 
 import pytest
 
+from harness.base.errors import BadInput
 from harness.corpus import SPLITS, Document, Source, quiet
 from harness.corpus.config import CorpusConfig
 from harness.corpus.duplicates import OVERLAP, Seen
 from harness.corpus.select import select, split_of
-from harness.errors import BadInput
 
 SHARES = (0.6, 0.2, 0.2)
 

@@ -7,8 +7,8 @@ from typing import Any, cast
 
 import pytest
 
-from harness.evaluation import Cost
 from harness.metrics.cost import Options, measure
+from harness.systems.cost import Cost
 
 COST = Cost(
     parameters=100,

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from harness.corpus.stored import Batch
-from harness.decomposition import Encoded, Site, System
-from harness.evaluation import Cost, Evaluation
 from harness.metrics import loss
+from harness.systems.cost import Cost
+from harness.systems.evaluation import Evaluation
+from harness.systems.system import Encoded, Site, System
 
 from ..conftest import grafted, subject
 

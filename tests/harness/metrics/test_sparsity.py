@@ -1,8 +1,8 @@
 import numpy as np
 import torch
 
-from harness.decomposition import Encoded
 from harness.metrics.sparsity import token_sparsity
+from harness.systems.system import Encoded
 from kernels.codes import Codes
 
 

@@ -12,13 +12,13 @@ import pytest
 import torch
 
 import models
-from harness.config import validated
-from harness.decomposition import Encoded, Site, System
-from harness.errors import BadInput
-from harness.evaluation import Evaluation
-from harness.measurement import Measurement
+from harness.base.errors import BadInput
+from harness.base.settings import validated
 from harness.metrics import autointerp
 from harness.metrics.autointerp import Options, measure
+from harness.systems.evaluation import Evaluation
+from harness.systems.system import Encoded, Site, System
+from harness.tables.measurement import Measurement
 from kernels.codes import Codes
 
 NAMES = ("the", "money", "closing")

@@ -4,7 +4,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from harness.errors import HarnessError
+from harness.base.errors import HarnessError
 from harness.metrics.autointerp.contexts import Context, Explanation, UnitContexts
 from harness.metrics.autointerp.embedding import EmbeddingScorer, minilm
 from harness.metrics.autointerp.scoring import statistics

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from harness.decomposition import Encoded
-from harness.errors import HarnessError
+from harness.base.errors import HarnessError
 from harness.metrics.autointerp.firings import Firings, Text, explaining_documents, strongest_entries
+from harness.systems.system import Encoded
 from kernels.codes import Codes
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from harness.base.files import ROOT
 from harness.bench.chat_server import ChatServer, Script
 from harness.metrics.autointerp import openai_judge
 from harness.metrics.autointerp.judge import Judge, JudgeError, JudgeOptions, Message, Request, make_judge
-from harness.source import ROOT
 
 
 def question(text: str, **more) -> Request:

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 
 import models
-from harness.decomposition import Site, System
 from harness.metrics.joint import excess
 from harness.metrics.joint.edits import Entries, set_entries
+from harness.systems.system import Site, System
 from kernels.codes import Codes
 from models.trunk import Block
 

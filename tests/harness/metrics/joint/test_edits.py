@@ -3,8 +3,8 @@ from functools import partial
 
 import torch
 
-from harness.decomposition import System
 from harness.metrics.joint.edits import Entries, Prefix, set_entries
+from harness.systems.system import System
 from kernels.codes import Codes
 
 

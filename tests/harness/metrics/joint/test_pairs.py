@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from harness.decomposition import Encoded, Site
 from harness.metrics.joint.pairs import Chosen, Fired, Stratum, choose, coactivations, shuffled, strata, strongest
+from harness.systems.system import Encoded, Site
 from kernels.codes import Codes
 
 SITE, NEXT = Site(0, "mlp_out"), Site(1, "mlp_out")

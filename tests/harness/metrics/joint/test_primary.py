@@ -13,11 +13,12 @@ import pytest
 import torch
 
 from harness.corpus.stored import Batch
-from harness.decomposition import Encoded, Site, System
-from harness.evaluation import Cost, Evaluation
-from harness.measurement import Measurement
 from harness.metrics import joint
 from harness.metrics.joint import primary
+from harness.systems.cost import Cost
+from harness.systems.evaluation import Evaluation
+from harness.systems.system import Encoded, Site, System
+from harness.tables.measurement import Measurement
 from kernels.codes import Codes
 
 

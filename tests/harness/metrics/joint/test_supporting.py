@@ -14,14 +14,15 @@ import torch
 
 from harness.corpus import Document
 from harness.corpus.stored import Batch
-from harness.decomposition import Encoded, Site, System
-from harness.evaluation import Cost, Evaluation
-from harness.measurement import Measurement
 from harness.metrics.joint import sampling
 from harness.metrics.joint.counts import meetings
 from harness.metrics.joint.firing import Firing
 from harness.metrics.joint.supporting import supporting
 from harness.metrics.joint.supporting_options import SupportingOptions
+from harness.systems.cost import Cost
+from harness.systems.evaluation import Evaluation
+from harness.systems.system import Encoded, Site, System
+from harness.tables.measurement import Measurement
 from kernels.codes import Codes
 
 SITE, UNITS, VOCABULARY, LENGTH = Site(0, "mlp_out"), 6, 5, 40

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.metrics.joint import controls, worlds
+from harness.bench import joint_controls as controls
+from harness.bench import joint_worlds as worlds
 from harness.metrics.joint.excess import above_floor
 
 BY_NAME = {world.name: world for world in worlds.WORLDS}

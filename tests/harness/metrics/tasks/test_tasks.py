@@ -13,14 +13,15 @@ import pytest
 import torch
 
 import models
-from harness.config import validated
+from harness.base.errors import BadInput, HarnessError
+from harness.base.settings import validated
 from harness.corpus import Corpus
 from harness.corpus.build import build, load
 from harness.corpus.config import CorpusConfig
-from harness.decomposition import Site, System
-from harness.errors import BadInput, HarnessError
-from harness.evaluation import Cost, Evaluation
 from harness.metrics import tasks
+from harness.systems.cost import Cost
+from harness.systems.evaluation import Evaluation
+from harness.systems.system import Site, System
 from kernels.codes import Codes
 
 LENGTH = 64

@@ -1,0 +1,56 @@
+"""Running a subject to see what its sites read and write."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from harness.systems.system import Site, System
+from kernels.codes import ReadWrite, token_rows
+from saes.activations import Activations
+
+if TYPE_CHECKING:
+    from harness.corpus import Batch, PackedSplit
+
+
+def watched(model: PreTrainedModel, sites: Iterable[Site]) -> System:
+    """The subject with nothing grafted on: a `System` whose sites can be watched and replaced, not read."""
+    return System("collecting", model, dict.fromkeys(sites, cast(ReadWrite, None)))
+
+
+def collect(model: PreTrainedModel, split: PackedSplit, indices: Tensor, sites: Iterable[Site]) -> Activations:
+    """What the sites read and should write on the sequences `indices` of `split`, in the order of their tokens."""
+    return native_run(model, split.batch(indices).to(model.device), indices, sites, logits_to_keep=1)[0]
+
+
+def collect_text(model: PreTrainedModel, split: PackedSplit, indices: Tensor, sites: Iterable[Site]) -> Activations:
+    """`collect`, without the end-of-text tokens of the model: what is measured, is measured on text."""
+    found = collect(model, split, indices, sites)
+    ids = split.batch(indices).input_ids.reshape(-1).to(found.rows.device)
+    end = model.config.eos_token_id
+    return found if end is None else found.take((ids != end).nonzero()[:, 0])
+
+
+@torch.no_grad()
+def native_run(
+    model: PreTrainedModel, batch: Batch, indices: Tensor, sites: Iterable[Site], logits_to_keep: int = 0
+) -> tuple[Activations, Tensor]:
+    """Activations of a batch that holds the sequences `indices`, and the logits `[batch, length or kept, vocabulary]`.
+
+    logits_to_keep: of so many last positions (0: all).
+    """
+    found: dict[Site, tuple[Tensor, Tensor]] = {}
+
+    def keep(site: Site, x: Tensor, y: Tensor) -> None:
+        flat = x.flatten(0, 1)
+        found[site] = (flat, flat if y is x else y.flatten(0, 1))
+
+    with watched(model, sites).watching(keep):
+        logits = model(batch.input_ids, use_cache=False, logits_to_keep=logits_to_keep).logits
+    rows = token_rows(len(indices), torch.arange(batch.input_ids.shape[1])[None])
+    rows[:, 0] = indices[rows[:, 0]]
+    return Activations(rows.to(model.device), cast(Any, found)), logits

@@ -1,0 +1,312 @@
+"""The table of a comparison: its schema (table.json), how it is built from measurements, written and read.
+
+table.json keeps full precision and is the record; table.md and table.csv are made from it (harness/tables/text.py).
+`python -m harness.tables.table` rewrites table.schema.json beside it after a change of the models here; a change that
+an older reader would misread raises SCHEMA_VERSION.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from harness.base.errors import BadInput
+from harness.base.files import write_atomically
+from harness.tables.measurement import Direction, Measurement
+from harness.tables.statistics import interval, paired_difference
+
+SCHEMA_VERSION = 1
+SCHEMA_PATH = Path(__file__).with_name("table.schema.json")
+Kind = Literal["reference", "subject", "dictionary"]
+
+# What a clock or an allocator said: it differs between two runs of the same experiment on the same machine.
+TIMING_UNITS = frozenset({"s", "ms", "tokens/s", "documents/s", "J"})
+TIMING_NAMES = frozenset({"cost/peak_memory"})
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class Figure(_Model):
+    """One metric of one system. `seeds` is in the order of the row's `seeds`, null where that seed has no value."""
+
+    value: float
+    low: float | None
+    high: float | None
+    unit: str
+    direction: Direction
+    version: int
+    seeds: list[float | None]
+    timing: bool = False
+    saw: str | None = None  # the text it was measured on; None where its metric does not say
+
+
+class RowProvenance(_Model):
+    """`kernels`: op -> implementation that ran. `stages`: stage -> hash of the stored result; in a row "stage/seed"."""
+
+    kernels: dict[str, str] = {}
+    stages: dict[str, str] = {}
+
+
+class Row(_Model):
+    """One system. `not_applicable`: metric -> why there is no figure."""
+
+    system: str
+    kind: Kind
+    seeds: list[int]
+    metrics: dict[str, Figure]
+    not_applicable: dict[str, str] = {}
+    provenance: RowProvenance
+    notes: list[str] = []
+
+
+class Difference(_Model):
+    """a − b on the same documents, mean over seeds."""
+
+    a: str
+    b: str
+    metric: str
+    value: float
+    low: float | None
+    high: float | None
+
+
+class Hardware(_Model):
+    cpu: str
+    cores: int
+    memory_gib: float
+    gpu: str | None = None
+
+
+class Provenance(_Model):
+    """Where the figures come from. No path, user or host name of the machine."""
+
+    commit: str | None
+    dirty: bool | None
+    config_hash: str
+    corpus_hash: str
+    packages: dict[str, str]
+    hardware: Hardware
+    threads: int
+    python: str
+    os: str
+    dtype: str
+    device: str
+    created: str | None = None
+    matched: str | None = None  # what is equal in the systems compared; None in tables older than the statement
+
+
+class Table(_Model):
+    """results/<comparison>/table.json."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    comparison: str
+    provenance: Provenance
+    rows: list[Row]
+    differences: list[Difference] = []
+
+    def without_timing(self) -> Table:
+        """What two runs of one experiment on one machine must agree on to the last digit."""
+        rows = [
+            row.model_copy(update={"metrics": {name: f for name, f in row.metrics.items() if not f.timing}})
+            for row in self.rows
+        ]
+        return self.model_copy(
+            update={"rows": rows, "provenance": self.provenance.model_copy(update={"created": None})}, deep=True
+        )
+
+    def metric_names(self) -> list[str]:
+        """Every metric that some row has or says it cannot have; families together, first seen first."""
+        names = dict.fromkeys(name for row in self.rows for name in (*row.metrics, *row.not_applicable))
+        families = list(dict.fromkeys(name.split("/")[0] for name in names))
+        return sorted(names, key=lambda name: families.index(name.split("/")[0]))
+
+
+@dataclass(frozen=True)
+class SeedResult:
+    """What one system gave with one seed."""
+
+    system: str
+    kind: Kind
+    seed: int
+    measurements: list[Measurement]
+    provenance: RowProvenance
+    notes: list[str] = field(default_factory=list)
+    not_applicable: dict[str, str] = field(default_factory=dict)
+
+
+def build(comparison: str, results: Sequence[SeedResult], provenance: Provenance, baseline: str | None) -> Table:
+    """The table of these results; rows in the order their systems first appear.
+
+    `baseline`: the system that every other subject or dictionary is compared with (None: no differences). Differences
+    are given for figures that were resampled, or that have several seeds. Raises ValueError where results contradict.
+    """
+    by_system: dict[str, list[SeedResult]] = {}
+    for result in results:
+        by_system.setdefault(result.system, []).append(result)
+    if baseline is not None and baseline not in by_system:
+        raise ValueError(f"baseline {baseline!r} is not among the systems {sorted(by_system)}")
+    rows = [_row(system, sorted(of, key=lambda r: r.seed)) for system, of in by_system.items()]
+    differences = []
+    if baseline is not None:
+        base = next(row for row in rows if row.system == baseline)
+        for row in rows:
+            if row is not base:
+                differences += _differences(row, base, by_system[row.system], by_system[baseline])
+    return Table(comparison=comparison, provenance=provenance, rows=rows, differences=differences)
+
+
+def _row(system: str, results: list[SeedResult]) -> Row:
+    seeds = [r.seed for r in results]
+    if len(set(seeds)) != len(seeds) or len({r.kind for r in results}) != 1:
+        raise ValueError(f"{system}: a seed came twice or with another kind: {[(r.seed, r.kind) for r in results]}")
+    kernels: dict[str, set[str]] = {}
+    for result in results:
+        for op, implementation in result.provenance.kernels.items():
+            kernels.setdefault(op, set()).add(implementation)
+    metrics: dict[str, Figure] = {}
+    reasons: dict[str, str] = {}
+    for result in results:
+        reasons.update(result.not_applicable)
+    for name in dict.fromkeys(m.name for r in results for m in r.measurements):
+        found = _by_seed(results, name)
+        broken = [m.reason or f"seed {seed} gave {m.value}" for seed, m in found.items() if not np.isfinite(m.value)]
+        if broken:  # a mean without the seeds that failed would flatter the system
+            reasons[name] = "; ".join(dict.fromkeys(broken))
+        else:
+            metrics[name] = _figure(found, seeds)
+    return Row(
+        system=system,
+        kind=results[0].kind,
+        seeds=seeds,
+        metrics=metrics,
+        not_applicable=reasons,
+        provenance=RowProvenance(
+            kernels={op: ", ".join(sorted(used)) for op, used in sorted(kernels.items())},
+            stages={f"{stage}/{r.seed}": key for r in results for stage, key in r.provenance.stages.items()},
+        ),
+        notes=_notes(results),
+    )
+
+
+def _notes(results: list[SeedResult]) -> list[str]:
+    """Every note once. Notes that say the same with other numbers (`subject: numbers`) stand in one line, by seed; a
+    note of some seeds says of which."""
+    said: dict[str, dict[str, list[int]]] = {}
+    for result in results:
+        for note in dict.fromkeys(result.notes):
+            about, _, rest = note.partition(": ")
+            said.setdefault(about, {}).setdefault(rest, []).append(result.seed)
+    lines = []
+    for about, by_text in said.items():
+        texts = [
+            text if len(seeds) == len(results) else f"{text} (seed {', '.join(map(str, seeds))})".lstrip()
+            for text, seeds in by_text.items()
+        ]
+        lines.append(f"{about}: {'; '.join(texts)}" if any(by_text) else " ".join([about, *texts]).rstrip())
+    return lines
+
+
+def _by_seed(results: list[SeedResult], name: str) -> dict[int, Measurement]:
+    found: dict[int, Measurement] = {}
+    for result in results:
+        for m in result.measurements:
+            if m.name == name:
+                if result.seed in found:
+                    raise ValueError(f"{result.system}, seed {result.seed}: {name} was measured twice")
+                found[result.seed] = m
+    if len({(m.unit, m.direction, m.version) for m in found.values()}) != 1:
+        raise ValueError(f"{results[0].system}: {name} has another unit, direction or version in another seed")
+    return found
+
+
+def _figure(found: dict[int, Measurement], seeds: list[int]) -> Figure:
+    first = next(iter(found.values()))
+    ends = interval([m.replicates for m in found.values()], [m.value for m in found.values()])
+    return Figure(
+        value=ends.value,
+        low=ends.low,
+        high=ends.high,
+        unit=first.unit,
+        direction=first.direction,
+        version=first.version,
+        seeds=[float(found[seed].value) if seed in found else None for seed in seeds],
+        timing=first.unit in TIMING_UNITS or first.name in TIMING_NAMES,
+        saw=first.saw,
+    )
+
+
+def _differences(row: Row, base: Row, results: list[SeedResult], base_results: list[SeedResult]) -> list[Difference]:
+    differences = []
+    for name, figure in row.metrics.items():
+        other = base.metrics.get(name)
+        if other is None or figure.timing:
+            continue
+        a, b = _by_seed(results, name), _by_seed(base_results, name)
+        if set(a) != set(b) and 1 not in (len(a), len(b)):  # seeds that only one side has cannot be paired
+            common = set(a) & set(b)
+            a, b = ({seed: m for seed, m in side.items() if seed in common} for side in (a, b))
+            if not common:
+                continue
+        ends = paired_difference([a[seed] for seed in sorted(a)], [b[seed] for seed in sorted(b)])
+        if ends.low is not None:
+            differences.append(Difference(a=row.system, b=base.system, metric=name, **vars(ends)))
+    return differences
+
+
+def schema_text() -> str:
+    """What harness/tables/table.schema.json must hold."""
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Table.model_json_schema()}
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+
+
+def details_folder(results: Path, row: str, seed: int) -> Path:
+    """Where a results folder keeps what metrics leave for people to read about a row and seed, by metric."""
+    return results / "details" / f"{row.replace('/', '_')} seed {seed}"
+
+
+def write(table: Table, folder: Path) -> None:
+    """table.csv, table.md and table.json in `folder`; the last one last: a folder that has it is whole."""
+    from harness.tables.text import csv_text, markdown
+
+    write_atomically(folder / "table.csv", csv_text(table).encode())
+    write_atomically(folder / "table.md", markdown(table).encode())
+    write_atomically(folder / "table.json", (table.model_dump_json(indent=2) + "\n").encode())
+
+
+def read(folder: Path) -> Table:
+    """The table of a results folder. Raises BadInput, which says what is wrong and what to do."""
+    path = folder / "table.json"
+    if not folder.is_dir():
+        near = sorted(p.parent.name for p in folder.parent.glob("*/table.json")) if folder.parent.is_dir() else []
+        raise BadInput(f"no results folder {folder}" + (f"; there is: {', '.join(near)}" if near else ""))
+    if not path.is_file():
+        inside = sorted(p.parent.name for p in folder.glob("*/table.json"))
+        hint = f"; name one in it: {', '.join(inside)}" if inside else "; `harness run EXPERIMENT` makes one"
+        raise BadInput(f"{folder} has no table.json, so it is no results folder{hint}")
+    try:
+        data = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise BadInput(f"cannot read {path}: {error}") from error
+    version = data.get("schema_version") if isinstance(data, dict) else None
+    if version != SCHEMA_VERSION:
+        newer = isinstance(version, int) and version > SCHEMA_VERSION
+        what = "update this checkout" if newer else "run the experiment again to rewrite it"
+        raise BadInput(f"{path} has schema_version {version}, this harness reads {SCHEMA_VERSION}: {what}")
+    try:
+        return Table.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise BadInput(f"{path} is not a table: {where}: {first['msg']}") from error
+
+
+if __name__ == "__main__":
+    write_atomically(SCHEMA_PATH, schema_text().encode())

@@ -1,0 +1,66 @@
+"""`harness log RESULTS`: sends a finished results folder to MLflow, later."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from harness.base.errors import HarnessError
+from harness.tables.measurement import Measurement
+from harness.tables.table import Row, SeedResult, details_folder, read
+from harness.tracking.runs import Tracker, table_digest
+
+
+@dataclass(frozen=True)
+class _CorpusOfTable:
+    content_hash: str
+
+
+def log_results(folder: Path, store: Path) -> str:
+    """Sends a finished results folder, with what the store still has of its curves; one line on what was done.
+
+    Nothing is sent twice: a table that MLflow has is left, rows of an invocation that lost its server are continued.
+    Raises BadInput where `folder` holds no table, HarnessError where MLflow cannot be reached.
+    """
+    table = read(folder)
+    settings = folder / "experiment.yaml"
+    config = yaml.safe_load(settings.read_text()) if settings.is_file() else {}
+    tracker = Tracker(table.comparison, config, store)
+    query = f"tags.`harness.table` = '{table_digest(table)}' and attributes.status = 'FINISHED'"
+    if tracker.attempt(lambda client: client.search_runs([tracker.experiment_id], query)):
+        return f"{folder} is in {tracker.uri} already; nothing was sent"
+    made = table.provenance
+    corpus = _CorpusOfTable(made.corpus_hash)
+    with tracker.invocation(corpus, made.config_hash, (made.commit, made.dirty)) as invocation:
+        for row in table.rows:
+            for seed in row.seeds:
+                with invocation.system(row.system, seed, {"kind": row.kind}) as run:
+                    for prefix, curve in _stored_curves(row, seed, store).items():
+                        run.curve(curve, prefix)
+                    for details in sorted(details_folder(folder, row.system, seed).glob("*/")):
+                        run.details(details, details.name)
+                    run.finish(_seed_result(row, seed))
+        invocation.finish(table, folder)
+    if tracker.client is None:
+        raise HarnessError(f"{folder} was not sent to {tracker.uri}; nothing is lost: try again when it answers")
+    return f"{folder} was sent to {tracker.uri}"
+
+
+def _seed_result(row: Row, seed: int) -> SeedResult:
+    at = row.seeds.index(seed)
+    found = [
+        Measurement(name, value, figure.unit, figure.direction, figure.version)
+        for name, figure in row.metrics.items()
+        if (value := figure.seeds[at]) is not None
+    ]
+    return SeedResult(row.system, row.kind, seed, found, row.provenance)
+
+
+def _stored_curves(row: Row, seed: int, store: Path) -> dict[str, Path]:
+    stages = row.provenance.stages
+    if key := stages.get(f"dictionary/{seed}"):
+        return {path.parent.name: path for path in sorted((store / "dictionary" / key).glob("*/curve.jsonl"))}
+    path = store / "subject" / stages.get(f"subject/{seed}", "-") / "curve.jsonl"
+    return {"": path} if path.is_file() else {}

@@ -1,0 +1,252 @@
+import ast
+import shutil
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pytest
+
+from harness.experiment.schema import Experiment
+from harness.run.plan import Numerics, make_plan
+from harness.store import source
+from harness.store.source import PACKAGES, REGISTRIES, closure, source_digest
+
+
+@pytest.fixture
+def forget():
+    source._module_code.cache_clear()
+    yield
+    source._module_code.cache_clear()
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forget: None) -> Path:
+    """A project of its own in place of ours."""
+    monkeypatch.setattr(source, "ROOT", tmp_path)
+    (tmp_path / "harness").mkdir()
+    return tmp_path / "harness"
+
+
+def digest_of(*modules: str) -> str:
+    source._module_code.cache_clear()
+    return source_digest(modules)
+
+
+def test_the_digest_follows_imports_and_ignores_comments(package: Path) -> None:
+    (package / "outer.py").write_text("from harness.inner import one\n")
+    (package / "inner.py").write_text("one = 1\n")
+    before = digest_of("harness.outer")
+    (package / "inner.py").write_text('"""What one is."""\n\none = 1  # the first\n')
+    assert digest_of("harness.outer") == before
+    (package / "inner.py").write_text("one = 2\n")
+    assert digest_of("harness.outer") != before
+
+
+def test_a_function_docstring_is_no_part_of_the_source_but_its_body_is(package: Path) -> None:
+    seen = []
+    for text in ('def f():\n    "a"\n    return 1\n', 'def f():\n    "b"\n    return 1\n', "def f():\n    return 2\n"):
+        (package / "m.py").write_text(text)
+        seen.append(digest_of("harness.m"))
+    assert seen[0] == seen[1] != seen[2]
+
+
+def test_another_version_of_a_package_that_computes_changes_the_digest_and_one_that_shows_does_not(
+    package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (package / "m.py").write_text("import numba, rich\nfrom transformers.utils import logging\n")
+    versions = {"numba": "1", "transformers": "1", "rich": "1"}
+    monkeypatch.setattr(source, "version_of", lambda name: versions[name])
+    before = digest_of("harness.m")
+    versions["rich"] = "2"
+    assert digest_of("harness.m") == before
+    for name in ("numba", "transformers"):
+        versions[name] = "2"
+        assert digest_of("harness.m") != before
+        versions[name] = "1"
+
+
+def test_a_registered_package_of_another_project_is_followed_within_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forget: None
+) -> None:
+    (tmp_path / "toy_plugin").mkdir()
+    (tmp_path / "toy_plugin/__init__.py").write_text("")
+    (tmp_path / "toy_plugin/layer.py").write_text("from toy_plugin.parts import width\n")
+    (tmp_path / "toy_plugin/parts.py").write_text("width = 1\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    before = digest_of("toy_plugin.layer")
+    (tmp_path / "toy_plugin/parts.py").write_text("width = 2\n")
+    assert digest_of("toy_plugin.layer") != before
+
+
+def test_every_module_that_imports_others_by_name_is_known_as_a_registry() -> None:
+    """Or only asks whether a package is there, or loads what every stage that can reach it names."""
+    known = {
+        *REGISTRIES,
+        "kernels.dispatch",  # implementations: `closure` adds every one of an op
+        "harness.store.source",  # looks files up, runs none of them
+        "harness.base.plugins",  # what it registers is named by stages
+        "harness.run.listing",
+        "harness.corpus",  # its own `stored`, which every producer imports
+        "harness.corpus.installed",  # texts of packages, whose versions are in the corpus's key
+        "harness.metrics.autointerp.local_judge",  # the folder of a model
+    }
+    for path in sorted(source.ROOT.glob("*/**/*.py")):
+        name = ".".join(path.relative_to(source.ROOT).with_suffix("").parts).removesuffix(".__init__")
+        if name.split(".")[0] in PACKAGES and ".bench" not in name:
+            called = {
+                n.attr if isinstance(n, ast.Attribute) else getattr(n, "id", "")
+                for n in ast.walk(ast.parse(path.read_bytes()))
+            }
+            assert not called & {"import_module", "__import__", "find_spec"} or name in known, name
+
+
+def test_all_implementations_of_an_op_are_reached_though_they_are_chosen_by_name() -> None:
+    reached = closure(["models.peer"])
+    assert {f"kernels.rank1_experts.{each}" for each in ("reference", "cpu", "gpu")} <= set(reached)
+    assert "kernels.selection.cpu" in reached
+
+
+EXPERIMENT = {
+    "name": "keys",
+    "budget": {"matched": "none"},
+    "systems": [
+        "dense-relu",
+        "peer",
+        "dense-relu+topk",
+        "dense-relu+transcoder[selection=mutual_choice]",
+        "dense-relu+saelens:gated",
+        "moex[upcycle=dense-relu]",
+    ],
+    "references": ["bigram"],
+    "metrics": ["loss", "sparsity", "joint", "autointerp", "tasks"],
+    "learning_rate_trials": {"tokens": 1000, "scales": [1]},
+}
+# What a change of a file makes anew: the stages that compute with it (what reads those comes after, by their keys).
+# First match from above.
+SUBJECTS = {"dense-relu", "peer", "moex"}
+SUBJECTS |= {f"{name} trial" for name in SUBJECTS}
+TOPK, TRANSCODER, SAELENS = "dense-relu+topk", "dense-relu+transcoder", "dense-relu+saelens:gated"
+DICTIONARIES = {TOPK, TRANSCODER, SAELENS}
+METRICS = {"loss", "sparsity", "joint", "autointerp", "tasks"}
+MEASURED = {"reference", "codes", *METRICS}
+EVERYTHING = {"corpus", *MEASURED, *SUBJECTS, *DICTIONARIES}
+NOTHING: set[str] = set()
+MOVES: list[tuple[str, set[str]]] = [
+    ("harness/corpus/__init__.py", EVERYTHING),
+    ("harness/corpus/stored.py", EVERYTHING),
+    ("harness/corpus/config.py", NOTHING),
+    ("harness/corpus/readers.py", NOTHING),
+    ("harness/corpus/chess.py", {"corpus", "joint", "tasks"}),  # both score moves
+    ("harness/corpus/excerpts.py", {"corpus", "joint", "tasks"}),
+    ("harness/corpus/files.py", {"corpus", "joint", "tasks"}),
+    ("harness/corpus/folder.py", {"corpus", "joint", "tasks"}),
+    ("harness/corpus/tokenizer.py", {"corpus", "autointerp"}),  # how a token is shown
+    ("harness/corpus/references.py", {"reference"}),
+    ("harness/corpus/*", {"corpus"}),
+    ("harness/training/trials.py", SUBJECTS),
+    ("harness/training/upcycling.py", {"moex", "moex trial"}),
+    *(
+        (f"harness/training/{name}.py", DICTIONARIES)
+        for name in ("dictionaries", "dictionary_record", "end_to_end", "trained_on")
+    ),
+    ("harness/training/teachers.py", NOTHING),
+    ("harness/training/*", SUBJECTS),
+    ("harness/run/subjects.py", SUBJECTS),
+    ("harness/run/dictionaries.py", DICTIONARIES),
+    ("harness/run/measuring.py", MEASURED - {"reference"}),
+    ("harness/systems/collecting.py", DICTIONARIES),
+    ("harness/systems/cost.py", EVERYTHING - {"corpus"}),
+    ("harness/systems/system.py", MEASURED | DICTIONARIES),
+    ("harness/systems/evaluation.py", MEASURED),
+    ("harness/tables/measurement.py", MEASURED | DICTIONARIES),
+    ("harness/tables/statistics.py", MEASURED - {"codes"}),
+    ("harness/metrics/loss.py", {"loss", "reference"}),
+    ("harness/metrics/sparsity.py", {"sparsity"}),
+    ("harness/bench/joint_controls.py", NOTHING),
+    ("harness/bench/joint_worlds.py", NOTHING),
+    ("harness/metrics/joint/*", {"joint"}),
+    ("harness/metrics/autointerp/*", {"autointerp"}),
+    ("harness/metrics/tasks/command.py", NOTHING),
+    ("harness/metrics/tasks/*", {"tasks"}),
+    ("harness/*", NOTHING),  # commands, plans, tables, figures, tracking, the store, benches, metrics not asked for
+    ("kernels/bench/*", NOTHING),
+    ("kernels/pooled_experts/*", NOTHING),
+    ("kernels/product_keys/*", {"peer", "peer trial", "joint"}),
+    ("kernels/rank1_experts/*", {"peer", "peer trial", "joint"}),
+    ("kernels/row_sparse_adam/*", SUBJECTS),
+    ("kernels/*", EVERYTHING - {"corpus"}),
+    ("models/__init__.py", NOTHING),
+    ("models/monet.py", NOTHING),  # no such row here
+    ("models/peer.py", {"peer", "peer trial"}),
+    ("models/pools.py", {"joint"}),  # edits ask which pools stay free
+    ("models/dense.py", (SUBJECTS | {"joint"}) - {"peer", "peer trial"}),  # from which moex is upcycled
+    ("models/grouped.py", {"moex", "moex trial", "joint"}),
+    ("models/moex.py", {"moex", "moex trial", "joint"}),
+    ("models/registry.py", SUBJECTS | {"joint"}),
+    ("models/*", EVERYTHING - {"corpus"}),
+    ("saes/__init__.py", NOTHING),
+    ("saes/feature_choice.py", NOTHING),  # no such row here
+    ("saes/stored.py", NOTHING),
+    ("saes/synthetic.py", NOTHING),
+    ("saes/topk.py", {TOPK, SAELENS}),
+    ("saes/transcoder.py", {TRANSCODER}),
+    ("saes/mutual_choice.py", {TRANSCODER}),
+    ("saes/batchtopk.py", {TRANSCODER}),
+    ("saes/thresholds.py", {TRANSCODER, SAELENS}),
+    ("saes/relu.py", {SAELENS}),
+    ("saes/saelens.py", {SAELENS}),
+    ("saes/sparsity.py", {SAELENS}),
+    ("saes/*", DICTIONARIES),
+]
+
+
+def stages() -> dict[str, tuple[str, ...]]:
+    """Name of a stage -> the modules that compute it."""
+    experiment = Experiment.model_validate(EXPERIMENT)
+    plan = make_plan(experiment, Numerics("cpu", "float32", 2))
+    found = {"corpus": plan.corpus.modules, "reference": plan.references["bigram"].modules}
+    for run in plan.runs:
+        name = run.spec.name.split("[")[0]
+        if run.dictionary is None:
+            found[name] = run.subject.modules
+            found |= {f"{name} trial": stage.modules for stage in run.trained.trials.values()}
+        else:
+            found[name] = run.dictionary.modules
+        found["codes"] = run.codes.modules
+        found |= {metric: stage.modules for metric, stage in run.metrics.items()}
+    return found
+
+
+def test_a_change_of_a_file_changes_the_keys_of_what_it_computes_and_of_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modules = stages()
+    for name in PACKAGES:
+        shutil.copytree(source.ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(source, "ROOT", tmp_path)
+    known: dict[str, source._Code] = {}
+
+    def code(name: str) -> source._Code:
+        if name not in known:
+            path = source.module_path(name)
+            assert path is not None
+            known[name] = source._Code(name, path)
+        return known[name]
+
+    monkeypatch.setattr(source, "_module_code", code)
+    before = {stage: source_digest(named) for stage, named in modules.items()}
+    wrong, unused = {}, {pattern for pattern, _ in MOVES}
+    for file in sorted(tmp_path.glob("*/**/*.py")):
+        shown = str(file.relative_to(tmp_path))
+        name = ".".join(file.relative_to(tmp_path).with_suffix("").parts).removesuffix(".__init__")
+        text = file.read_text()
+        known.pop(name, None)
+        file.write_text(text + "\nADDED = 1\n")
+        moved = {stage for stage, named in modules.items() if source_digest(named) != before[stage]}
+        file.write_text(text)
+        known.pop(name, None)
+        pattern, declared = next(rule for rule in MOVES if fnmatch(shown, rule[0]))
+        unused.discard(pattern)
+        if moved != declared:
+            wrong[shown] = f"moves {sorted(moved)}, declared {sorted(declared)}"
+    assert not wrong
+    assert not unused
