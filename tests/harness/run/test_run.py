@@ -344,7 +344,13 @@ def test_a_metric_that_raises_costs_its_own_figures_and_never_the_table(ran: Ran
 def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "harness.cli", "run", "smoke", "--out", str(tmp_path / "out"), "--fresh"]
     environment = {**os.environ, "HARNESS_STORE": str(tmp_path / "store"), "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
+    # A suite started in the background ignores Ctrl-C, and a child inherits that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with process:
         assert process.stderr is not None
         for line in process.stderr:
             if line.startswith("corpus"):
