@@ -120,7 +120,7 @@ def list_(what: Annotated[str, typer.Argument(help="systems, metrics, corpora or
 
     if what not in KINDS:
         from harness.base.errors import BadInput
-        from harness.base.settings import nearest
+        from kernels.registry import nearest
 
         raise BadInput(f"list {what!r}: {nearest(what, list(KINDS))}")
     for line in lines(what):
@@ -305,8 +305,8 @@ def _numerics(device: str, dtype: str) -> Any:
     import torch
 
     from harness.base.errors import BadInput
-    from harness.base.settings import nearest
     from harness.run.plan import Numerics
+    from kernels.registry import nearest
 
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"

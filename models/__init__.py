@@ -1,11 +1,16 @@
 """Subjects: one decoder trunk with an interchangeable feed-forward layer, as Hugging Face models.
 
 `import models` registers every architecture with `AutoConfig` and `AutoModelForCausalLM`; `ARCHITECTURES` lists them
-by the names that rows of a table use, `build(name, **settings)` makes one.
+by the names that rows of a table use, `build(name, **settings)` makes one. An architecture is one file that calls
+`register`; those of this folder are found by walking it, those of other packages by entry point (`harness.systems`).
 """
+
+from importlib import import_module
 
 import transformers.utils
 from transformers.utils import import_utils
+
+from kernels.registry import registered
 
 
 def _no_hub_kernels(*_: object, **__: object) -> bool:
@@ -18,9 +23,11 @@ def _no_hub_kernels(*_: object, **__: object) -> bool:
 import_utils.is_kernels_available = _no_hub_kernels
 transformers.utils.is_kernels_available = _no_hub_kernels  # pyright: ignore[reportPrivateImportUsage]
 
-from models import dense, moex, monet, peer, pools  # noqa: E402, F401 (importing an architecture registers it)
-from models.registry import ARCHITECTURES, Architecture, architecture, build, register  # noqa: E402
+from models.registry import ARCHITECTURES, Architecture, build, register  # noqa: E402
 from models.trunk import FeedForward, Tap, TrunkForCausalLM  # noqa: E402
+
+for _module in sorted(set(registered("models").values())):
+    import_module(_module)
 
 __all__ = [
     "ARCHITECTURES",
@@ -28,7 +35,6 @@ __all__ = [
     "FeedForward",
     "Tap",
     "TrunkForCausalLM",
-    "architecture",
     "build",
     "register",
 ]

@@ -3,7 +3,6 @@
 No `from __future__ import annotations` here or where a config is defined: checking reads the annotations as types.
 """
 
-import difflib
 import math
 import types
 from collections.abc import Iterable
@@ -11,6 +10,8 @@ from dataclasses import Field, fields
 from typing import Any, ClassVar, Literal, Union, get_args, get_origin
 
 from transformers import PreTrainedConfig
+
+from kernels.registry import nearest
 
 
 class TrunkConfig(PreTrainedConfig):
@@ -80,13 +81,6 @@ def nearest_numbers(value: float, allowed: Iterable[int]) -> str:
     return "nearest: " + " or ".join(str(n) for n in below + above)
 
 
-def nearest_name(value: object, allowed: Iterable[str]) -> str:
-    """ "use one of a, b" and, where one resembles `value`, "; nearest: a"."""
-    names = list(allowed)
-    close = difflib.get_close_matches(str(value), names, n=1)
-    return f"use one of {', '.join(names)}" + (f"; nearest: {close[0]}" if close else "")
-
-
 def check_square(name: str, value: int) -> None:
     """ValueError that names the squares around `value` if it is none."""
     root = math.isqrt(value)
@@ -101,7 +95,7 @@ def _check_value(name: str, value: Any, kind: Any, zero_allowed: bool) -> None:
     kind = options[0]
     if get_origin(kind) is Literal:
         if value not in get_args(kind):
-            raise ValueError(f"{name}={value!r} is not known: {nearest_name(value, get_args(kind))}")
+            raise ValueError(f"{name}={value!r} is not known: {nearest(str(value), map(str, get_args(kind)))}")
     elif kind is int:
         least = 0 if zero_allowed or name.endswith("_token_id") else 1
         if not isinstance(value, int) or isinstance(value, bool):

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from models.config import TrunkConfig, nearest_name
+from kernels.registry import Registry, nearest
+from models.config import TrunkConfig
 from models.trunk import TrunkForCausalLM
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -35,32 +34,26 @@ class Architecture:
                 if value != self.fixed[name]:
                     raise ValueError(f"{name}={value!r} contradicts {self.name!r}, which fixes {self.fixed[name]!r}")
             elif name not in known:
-                raise ValueError(f"{name!r} is not a setting of {self.name!r}: {nearest_name(name, known)}")
+                raise ValueError(f"{name!r} is not a setting of {self.name!r}: {nearest(name, known)}")
         return self.config_class(**{**settings, **self.fixed})
 
 
-ARCHITECTURES: dict[str, Architecture] = {}
+ARCHITECTURES: Registry[Architecture] = Registry("architecture", "models", "harness.systems")
 
 
 def register(name: str, model_class: type[TrunkForCausalLM], **fixed: Any) -> None:
     """Add an architecture under `name`, and its classes to transformers' Auto classes. ValueError: `name` is taken."""
-    if name in ARCHITECTURES:
-        raise ValueError(f"architecture {name!r} is already registered, by {ARCHITECTURES[name].model_class.__name__}")
-    if not any(known.model_class is model_class for known in ARCHITECTURES.values()):
-        AutoConfig.register(model_class.config_class.model_type, model_class.config_class)
-        AutoModelForCausalLM.register(model_class.config_class, model_class)
-    ARCHITECTURES[name] = Architecture(name, model_class, fixed)
-    log.debug("registered architecture %s", name)
-
-
-def architecture(name: str) -> Architecture:
-    """The architecture called `name`. ValueError names the nearest one where there is none."""
-    if name not in ARCHITECTURES:
-        raise ValueError(f"architecture {name!r} is not known: {nearest_name(name, ARCHITECTURES)}")
-    return ARCHITECTURES[name]
+    config_class = model_class.config_class
+    if config_class.model_type not in CONFIG_MAPPING or CONFIG_MAPPING[config_class.model_type] is not config_class:
+        AutoConfig.register(config_class.model_type, config_class)
+        AutoModelForCausalLM.register(config_class, model_class)
+    ARCHITECTURES.register(name, Architecture(name, model_class, fixed))
 
 
 def build(name: str, **settings: Any) -> TrunkForCausalLM:
-    """A freshly initialised model. Weights come from torch's global generator: call `torch.manual_seed` before."""
-    chosen = architecture(name)
+    """A freshly initialised model. Weights come from torch's global generator: call `torch.manual_seed` before.
+
+    Raises ValueError, which names the nearest architecture or setting.
+    """
+    chosen = ARCHITECTURES.named(name)
     return chosen.model_class(chosen.config(**settings))

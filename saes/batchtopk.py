@@ -9,6 +9,7 @@ from torch import Tensor
 
 from kernels.sparse_dictionary import decode_rows, encode_batch_topk
 from saes.dictionary import Weights
+from saes.registry import register
 from saes.thresholds import JumpReLU, one_threshold
 from saes.training_dictionary import DictionaryConfig, Selected, TrainingDictionary
 
@@ -46,3 +47,6 @@ class TrainingBatchTopK(TrainingDictionary):
         assert held_out is not None
         threshold = one_threshold(weights, held_out, self.config.k)
         return JumpReLU(replace(weights, threshold=threshold), self.transcoder)
+
+
+register("batchtopk", BatchTopKConfig)

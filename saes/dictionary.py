@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from kernels.codes import Codes
 from kernels.sparse_dictionary import decode, preactivations
+from saes.registry import FORMATS
 
 CONFIG_FILE = "cfg.json"
 WEIGHTS_FILE = "sae_weights.safetensors"
@@ -97,6 +98,12 @@ class EncoderDecoder(Dictionary):
 
     # SAELens' names of this selection as an autoencoder, a transcoder, and a transcoder with a skip.
     architectures: ClassVar[tuple[str, str, str]]
+    # What its files hold; a transcoder with a skip has W_skip as well.
+    tensors: ClassVar[tuple[str, ...]] = ("W_enc", "b_enc", "W_dec", "b_dec")
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        FORMATS.update(dict.fromkeys(cls.architectures, cls))
 
     def __init__(self, weights: Weights, transcoder: bool = False) -> None:
         super().__init__()
@@ -159,7 +166,7 @@ class EncoderDecoder(Dictionary):
     @classmethod
     @abstractmethod
     def from_file(cls, weights: Weights, config: dict[str, Any], transcoder: bool) -> EncoderDecoder:
-        """The dictionary of a file with these weights and this `cfg.json`."""
+        """The dictionary of a file with these weights and this `cfg.json`. Raises ValueError where that lacks a key."""
 
     def save(self, folder: Path) -> None:
         """Each file appears whole or not at all."""

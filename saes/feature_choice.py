@@ -11,6 +11,7 @@ from kernels.sparse_dictionary import encode_column_topk
 from saes.auxiliary import zipf_densities
 from saes.dictionary import Weights
 from saes.mutual_choice import MutualChoiceConfig, TrainingMutualChoice
+from saes.registry import register
 from saes.thresholds import JumpReLU, threshold_per_latent
 from saes.training_dictionary import Selected
 
@@ -94,3 +95,6 @@ def budgets(density: Tensor, tokens: int) -> Tensor:
     remainder = torch.where(m < tokens, exact - m, torch.full_like(exact, -1.0))
     m[remainder.sort(descending=True, stable=True).indices[: total - int(m.sum())]] += 1
     return m
+
+
+register("feature_choice", FeatureChoiceConfig)

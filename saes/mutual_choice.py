@@ -10,6 +10,7 @@ from torch import Tensor
 
 from saes.auxiliary import under_used
 from saes.batchtopk import TrainingBatchTopK
+from saes.registry import register
 from saes.training_dictionary import DictionaryConfig
 
 
@@ -50,3 +51,6 @@ class TrainingMutualChoice(TrainingBatchTopK):
         if float(self.density_weight) < 1 - math.exp(-1):
             return torch.zeros_like(self.tokens_since_fired, dtype=torch.bool)
         return under_used(self.density(), self.config.k, self.config.zipf_exponent, self.config.under_used_share)
+
+
+register("mutual_choice", MutualChoiceConfig)

@@ -11,6 +11,7 @@ from torch import Tensor
 from kernels.codes import Codes
 from kernels.sparse_dictionary import decode_rows, encode_positive
 from saes.dictionary import EncoderDecoder, Weights
+from saes.registry import register
 from saes.sparsity import TargetL0
 from saes.training_dictionary import DictionaryConfig, Selected, StepResult, TrainingDictionary
 
@@ -143,3 +144,6 @@ class ReLU(EncoderDecoder):
     @classmethod
     def from_file(cls, weights: Weights, config: dict[str, Any], transcoder: bool) -> ReLU:
         return cls(weights, transcoder)
+
+
+register("relu", ReLUConfig)

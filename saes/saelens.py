@@ -30,14 +30,10 @@ from kernels.sparse_dictionary import decode
 from saes.activations import Activations
 from saes.auxiliary import zipf_densities
 from saes.dictionary import Dictionary, EncoderDecoder, Weights
-from saes.relu import ReLU
+from saes.registry import formats, register
 from saes.sparsity import TargetL0
 from saes.thresholds import JumpReLU, one_threshold
-from saes.topk import TopK
 from saes.training_dictionary import DictionaryConfig, Standardisation, StepResult, TrainingModule
-
-# Our inference class for what SAELens calls by these names.
-_OURS: dict[str, type[EncoderDecoder]] = {name: cls for cls in (ReLU, TopK, JumpReLU) for name in cls.architectures}
 
 
 @dataclass
@@ -180,7 +176,7 @@ def _settled(sae: SAE[Any]) -> Dictionary:
 def from_saelens(sae: SAE[Any]) -> Dictionary:
     """Our dictionary with the same codes and outputs: our own class where we have one, its object wrapped otherwise."""
     cfg = sae.cfg
-    cls = _OURS.get(cfg.architecture())
+    cls = formats().get(cfg.architecture())
     if cls is None or cfg.normalize_activations != "none":
         return SAELensDictionary(sae)
     tensors = {name: tensor.detach() for name, tensor in sae.state_dict().items()}
@@ -337,6 +333,17 @@ def config_of(architecture: str) -> type[SAELensConfig]:
     if architecture not in SAE_TRAINING_CLASS_REGISTRY:
         raise ValueError(f"saelens:{architecture}: SAELens trains {', '.join(SAE_TRAINING_CLASS_REGISTRY)}")
     return type(f"SAELens_{architecture}", (SAELensConfig,), {"architecture": architecture, "__module__": __name__})
+
+
+# One by one, so that the names are known without SAELens' import.
+register("saelens:standard", config_of("standard"))
+register("saelens:gated", config_of("gated"))
+register("saelens:topk", config_of("topk"))
+register("saelens:abstopk", config_of("abstopk"))
+register("saelens:jumprelu", config_of("jumprelu"))
+register("saelens:batchtopk", config_of("batchtopk"))
+register("saelens:matryoshka_batchtopk", config_of("matryoshka_batchtopk"))
+register("saelens:matching_pursuit", config_of("matching_pursuit"))
 
 
 class Planted:

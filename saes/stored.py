@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +10,7 @@ from torch import Tensor
 
 from kernels.memory import settle
 from saes.dictionary import CONFIG_FILE, WEIGHTS_FILE, Dictionary, EncoderDecoder, Weights
-
-# SAELens' architecture name of a saved file -> the class that reads it.
-INFERENCE = {
-    "standard": "saes.relu:ReLU",
-    "transcoder": "saes.relu:ReLU",
-    "skip_transcoder": "saes.relu:ReLU",
-    "topk": "saes.topk:TopK",
-    "topk_transcoder": "saes.topk:TopK",
-    "topk_skip_transcoder": "saes.topk:TopK",
-    "jumprelu": "saes.thresholds:JumpReLU",
-    "jumprelu_transcoder": "saes.thresholds:JumpReLU",
-    "jumprelu_skip_transcoder": "saes.thresholds:JumpReLU",
-}
+from saes.registry import formats
 
 
 def load(folder: Path) -> Dictionary:
@@ -38,24 +25,24 @@ def load(folder: Path) -> Dictionary:
     config = _config(folder)
     architecture = config.get("architecture")
     if not isinstance(architecture, str):
-        raise ValueError(f"{folder / CONFIG_FILE} names no architecture (one of {', '.join(INFERENCE)})")
+        raise ValueError(f"{folder / CONFIG_FILE} names no architecture (one of {', '.join(formats())})")
     runtime = config.get("normalize_activations", "none") != "none" or any(
         config.get(key, False) for key in ("apply_b_dec_to_input", "rescale_acts_by_decoder_norm")
     )
     tensors = _tensors(folder)
-    if architecture not in INFERENCE or runtime:
+    cls = formats().get(architecture)
+    if cls is None or runtime:
         from saes.saelens import load_pretrained
 
         try:
             return load_pretrained(folder)
         except (KeyError, TypeError, RuntimeError) as error:  # what SAELens raises for files that are not its own
             raise ValueError(f"{folder}: SAELens cannot read it: {' '.join(str(error).split())[:200]}") from error
-    module, _, name = INFERENCE[architecture].partition(":")
-    cls: type[EncoderDecoder] = getattr(import_module(module), name)
     _check_tensors(folder, tensors, architecture, cls)
-    if cls.__name__ == "TopK" and not isinstance(config.get("k"), int):
-        raise ValueError(f"{folder / CONFIG_FILE} has no k, the latents that a token keeps")
-    dictionary = cls.from_file(Weights(**tensors), config, transcoder="transcoder" in architecture)
+    try:
+        dictionary = cls.from_file(Weights(**tensors), config, transcoder="transcoder" in architecture)
+    except ValueError as error:
+        raise ValueError(f"{folder / CONFIG_FILE} {error}") from None
     metadata = config.get("metadata") or {}
     dictionary.metadata = {key: value for key, value in metadata.items() if key != "sae_lens_version"}
     settle(dictionary)
@@ -89,8 +76,8 @@ def _tensors(folder: Path) -> dict[str, Tensor]:
     return {name: tensor.float() for name, tensor in tensors.items()}
 
 
-def _check_tensors(folder: Path, tensors: dict[str, Tensor], architecture: str, cls: type) -> None:
-    wanted = {"W_enc", "b_enc", "W_dec", "b_dec"} | ({"threshold"} if cls.__name__ == "JumpReLU" else set())
+def _check_tensors(folder: Path, tensors: dict[str, Tensor], architecture: str, cls: type[EncoderDecoder]) -> None:
+    wanted = set(cls.tensors)
     allowed = wanted | ({"W_skip"} if "skip" in architecture else set())
     path = folder / WEIGHTS_FILE
     for name in sorted(wanted - tensors.keys()):
@@ -114,4 +101,4 @@ def load_release(release: str, sae_id: str) -> Dictionary:
 
 def modules() -> tuple[str, ...]:
     """Every module that a folder's contents can make `load` run, for the key of what was not trained here."""
-    return tuple(sorted({"saes.saelens", *(place.partition(":")[0] for place in INFERENCE.values())}))
+    return tuple(sorted({"saes.saelens", *(cls.__module__ for cls in formats().values())}))

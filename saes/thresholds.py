@@ -25,6 +25,7 @@ class JumpReLU(EncoderDecoder):
     """Inference: a latent fires where its pre-activation is above its threshold (and above 0), with that value."""
 
     architectures: ClassVar[tuple[str, str, str]] = ("jumprelu", "jumprelu_transcoder", "jumprelu_skip_transcoder")
+    tensors: ClassVar[tuple[str, ...]] = (*EncoderDecoder.tensors, "threshold")
 
     def __init__(self, weights: Weights, transcoder: bool = False) -> None:
         super().__init__(weights, transcoder)

@@ -12,6 +12,7 @@ from kernels.codes import Codes
 from kernels.selection import topk
 from kernels.sparse_dictionary import decode_slots, encode_topk
 from saes.dictionary import EncoderDecoder, Weights
+from saes.registry import register
 from saes.training_dictionary import DictionaryConfig, Selected, TrainingDictionary
 
 
@@ -69,4 +70,9 @@ class TopK(EncoderDecoder):
 
     @classmethod
     def from_file(cls, weights: Weights, config: dict[str, Any], transcoder: bool) -> TopK:
-        return cls(weights, int(config["k"]), transcoder)
+        if not isinstance(config.get("k"), int):
+            raise ValueError("has no k, the latents that a token keeps")
+        return cls(weights, config["k"], transcoder)
+
+
+register("topk", TopKConfig)

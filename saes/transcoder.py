@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields
 
 import torch
 
-import saes
+from saes.registry import DICTIONARIES, register
 from saes.training_dictionary import DictionaryConfig, TrainingModule
 
 
@@ -25,7 +25,7 @@ class TranscoderConfig(DictionaryConfig):
 
     def selecting(self) -> DictionaryConfig:
         """The config of the selection."""
-        cls = saes.config_class(self.selection)
+        cls = DICTIONARIES.named(self.selection)
         if issubclass(cls, TranscoderConfig) or ":" in self.selection:
             raise ValueError(f"selection {self.selection!r}: not a way to select latents (nearest: 'topk')")
         given = {option.name: getattr(self, option.name) for option in fields(DictionaryConfig)}
@@ -54,3 +54,7 @@ class SkipTranscoderConfig(TranscoderConfig):
         self, d_in: int, d_out: int, generator: torch.Generator, transcoder: bool = True, skip: bool = True
     ) -> TrainingModule:
         return super().build(d_in, d_out, generator, transcoder=True, skip=True)
+
+
+register("transcoder", TranscoderConfig)
+register("skip_transcoder", SkipTranscoderConfig)

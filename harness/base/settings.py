@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harness.base.errors import BadInput
+from kernels.registry import nearest
 
 
 class Strict(BaseModel):
@@ -25,13 +25,6 @@ def validated(model: type[M], raw: Any, *, where: str) -> M:
         return model.model_validate(raw)
     except ValidationError as error:
         raise BadInput(_one_line(error, model, where)) from None
-
-
-def nearest(name: str, allowed: list[str]) -> str:
-    """`did you mean X? ` or nothing, and all that is allowed."""
-    close = difflib.get_close_matches(name, allowed, n=1, cutoff=0.5)
-    hint = f"did you mean {close[0]}? " if close else ""
-    return f"{hint}(allowed: {', '.join(sorted(allowed))})"
 
 
 def _one_line(error: ValidationError, model: type[BaseModel], where: str) -> str:

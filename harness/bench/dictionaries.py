@@ -129,7 +129,7 @@ def measure(out: Path, bed: Bed | None = None, names: Sequence[str] | None = Non
 
 
 def _assignment(name: str, bed: Bed, planted: Planted) -> Assignment:
-    config_class = saes.config_class(name.partition("[")[0])
+    config_class = saes.DICTIONARIES.named(name.partition("[")[0])
     options = {"n_latents": bed.n_features, "k": bed.per_token, "dead_after_tokens": bed.train_tokens // 10}
     config = config_class(**options, **VARIANTS.get(name, {}))  # pyright: ignore[reportArgumentType]
     return Assignment(planted.mapped if config.transcodes else planted.site, config)

@@ -33,13 +33,13 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 import models
 from harness.base.errors import BadInput
-from harness.base.settings import nearest
 from harness.experiment.rows import DictionarySpec, SubjectSpec, SystemSpec
 from harness.experiment.schema import Experiment
 from harness.training import upcycling
 from harness.training.config import Distillation, TrainingConfig
 from harness.training.end_to_end import FORWARD_PASSES
 from harness.training.objective import forward_flops_per_token
+from kernels.registry import nearest
 from saes.pretrained import Pretrained
 from saes.training_dictionary import DictionaryConfig, Standardisation, TrainingDictionary
 
@@ -223,7 +223,7 @@ def _with_dictionary(
 
 
 def _width(subject: SubjectSpec) -> int:
-    return models.architecture(subject.architecture).config(**subject.settings).d_model
+    return models.ARCHITECTURES[subject.architecture].config(**subject.settings).d_model
 
 
 @functools.lru_cache(maxsize=1024)
@@ -334,7 +334,7 @@ def _solve(spec: SystemSpec, total: float, experiment: Experiment) -> tuple[Syst
 def _free(spec: SystemSpec, experiment: Experiment) -> tuple[str, int, Callable[[int], SystemSpec]]:
     """Name of the free quantity, its value, and the system with another."""
     subject, dictionary = spec.subject, spec.dictionary
-    config: Any = models.architecture(subject.architecture).config(**subject.settings)
+    config: Any = models.ARCHITECTURES[subject.architecture].config(**subject.settings)
     sizes = [name for name in type(config).settings() if isinstance(getattr(config, name), int)]
     if subject.origin is not None:
         sizes = [name for name in sizes if name not in upcycling.DECIDED]
@@ -358,7 +358,7 @@ def _free(spec: SystemSpec, experiment: Experiment) -> tuple[str, int, Callable[
 
     def resized(value: int) -> SystemSpec:
         settings = {**subject.settings, name: value}
-        models.architecture(subject.architecture).config(**settings)  # ValueError: impossible
+        models.ARCHITECTURES[subject.architecture].config(**settings)  # ValueError: impossible
         return replace(spec, subject=replace(subject, settings=settings))
 
     return name, getattr(config, name), resized

@@ -18,11 +18,12 @@ import saes
 from harness.base import plugins
 from harness.base.errors import BadInput
 from harness.base.reading import name_and_settings, subject_and_dictionary
-from harness.base.settings import Strict, nearest, validated
+from harness.base.settings import Strict, validated
 from harness.experiment.schema import Experiment
 from harness.systems.system import Point, Site
 from harness.training import teachers, upcycling
 from harness.training.config import TrainingConfig
+from kernels.registry import nearest
 from saes.pretrained import Pretrained
 from saes.settings import Objective
 from saes.trainer import TrainSettings
@@ -55,7 +56,7 @@ class SubjectSpec:
 
     @property
     def module(self) -> str:
-        return models.architecture(self.architecture).model_class.__module__
+        return models.ARCHITECTURES[self.architecture].model_class.__module__
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,7 @@ def _subject(
     if not isinstance(untrained, bool):
         raise BadInput(f"systems.{row}.untrained = {untrained!r}: must be true or false")
     dense = settings.pop("upcycle", None)
-    registered = models.architecture(architecture)
+    registered = models.ARCHITECTURES[architecture]
     allowed = [key for key in registered.config_class.settings() if key not in (*_OF_CORPUS, *registered.fixed)]
     for key in settings:
         if key not in allowed:
@@ -219,7 +220,7 @@ def _dictionary(
         return _pretrained(settings, row, subject)
     if kind not in saes.DICTIONARIES:
         raise BadInput(f"systems.{row}: no dictionary {kind!r}; {nearest(kind, dictionary_names())}")
-    config_class = saes.config_class(kind)
+    config_class = saes.DICTIONARIES[kind]
     checked = _checked(TrainedHere, config_class, settings, row)
     training = {**experiment.dictionary_training, **checked.training}
     if checked.objective is not None:
@@ -233,7 +234,7 @@ def _pretrained(settings: dict[str, Any], row: str, subject: SubjectSpec) -> Dic
     checked = _checked(SiteOptions, Pretrained, settings, row)
     source = _built(Pretrained, checked, row)
     sites = _sites(checked, checked.point == "mlp", subject, row)
-    width = models.architecture(subject.architecture).config(**subject.settings).d_model
+    width = models.ARCHITECTURES[subject.architecture].config(**subject.settings).d_model
     try:
         source.check_layers(len(sites))
         transcodes = {source.check_folder(site.layer, width) for site in sites}
@@ -263,7 +264,7 @@ def _built(cls: type[C], checked: SiteOptions, row: str) -> C:
 
 
 def _sites(options: SiteOptions, transcodes: bool, subject: SubjectSpec, row: str) -> tuple[Site, ...]:
-    n_layers = models.architecture(subject.architecture).config(**subject.settings).n_layers
+    n_layers = models.ARCHITECTURES[subject.architecture].config(**subject.settings).n_layers
     layers = tuple(range(n_layers)) if options.layers == "all" else options.layers
     for layer in layers:
         if not 0 <= layer < n_layers:

@@ -11,9 +11,10 @@ from pydantic import Field, field_validator, model_validator
 
 from harness.base.errors import BadInput
 from harness.base.reading import from_yaml, split_outside_brackets
-from harness.base.settings import Strict, nearest, validated
+from harness.base.settings import Strict, validated
 from harness.corpus.config import CorpusConfig
 from harness.training.config import LearningRateTrials, TrainingConfig
+from kernels.registry import nearest
 
 EXPERIMENTS = Path(__file__).parent
 

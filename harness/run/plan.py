@@ -12,7 +12,7 @@ from typing import Any
 import models
 from harness import metrics
 from harness.base.errors import BadInput
-from harness.base.settings import Strict, nearest, validated
+from harness.base.settings import Strict, validated
 from harness.corpus.readers import READERS, contents_digest, source_packages
 from harness.experiment.budget import Matching, matched
 from harness.experiment.rows import SubjectSpec, SystemSpec, system_specs
@@ -21,6 +21,7 @@ from harness.store.source import version_of
 from harness.store.stages import Stage
 from harness.training import teachers
 from harness.training.trials import trial_config
+from kernels.registry import nearest
 
 REFERENCES = ("unigram", "bigram", "kneser_ney")
 
@@ -203,7 +204,7 @@ def _system_run(
 def subject_stages(
     spec: SubjectSpec, seed: int, experiment: Experiment, numerics: Numerics, corpus: Stage
 ) -> SubjectStages:
-    config = models.architecture(spec.architecture).config(**spec.settings)
+    config = models.ARCHITECTURES[spec.architecture].config(**spec.settings)
     determined = {
         "architecture": spec.architecture,
         "settings": {name: getattr(config, name) for name in type(config).settings()},

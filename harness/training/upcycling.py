@@ -27,7 +27,7 @@ def completed(
 ) -> dict[str, Any]:
     """The settings of a subject upcycled from a dense one: with experts as wide as its layer. Raises ValueError, one
     line, where it cannot be."""
-    chosen, source = models.architecture(architecture), models.architecture(dense)
+    chosen, source = models.ARCHITECTURES[architecture], models.ARCHITECTURES[dense]
     if not issubclass(chosen.model_class, MoexForCausalLM):
         can = [name for name, known in models.ARCHITECTURES.items() if issubclass(known.model_class, MoexForCausalLM)]
         raise ValueError(f"{architecture} cannot be upcycled (allowed: {', '.join(can)})")
@@ -50,7 +50,7 @@ def completed(
 def initial(architecture: str, settings: dict[str, Any], dense: Path, seed: int) -> MoexForCausalLM:
     """The subject before its own training, from the dense model saved in the folder `dense`."""
     torch.manual_seed(seed)  # a linear router starts at random
-    config: Any = models.architecture(architecture).config(**settings)
+    config: Any = models.ARCHITECTURES[architecture].config(**settings)
     own = {name: getattr(config, name) for name in type(config).settings() if name not in DECIDED}
     generator = torch.Generator().manual_seed(seed)
     return upcycle(DenseForCausalLM.from_pretrained(dense), generator=generator, **own)

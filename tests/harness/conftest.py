@@ -51,7 +51,7 @@ def grafted(kind: str, point: Point = "mlp_out", dtype: torch.dtype = torch.floa
         model(torch.randint(0, 31, (40, 12), generator=generator), use_cache=False)
     dictionaries = {}
     for site, (x, y) in seen.items():
-        config = saes.config_class(kind)(n_latents=48, k=5)
+        config = saes.DICTIONARIES[kind](n_latents=48, k=5)
         module = config.build(16, 16, generator, transcoder=config.transcodes)
         reads, wants = Standardisation.of(x), Standardisation.of(y)
         module.prepare(1.0)

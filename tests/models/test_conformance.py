@@ -50,7 +50,7 @@ every_case = pytest.mark.parametrize("case", CASES, ids=str)
 
 
 def build(case: Case, dtype: torch.dtype = torch.float64, **more) -> TrunkForCausalLM:
-    smaller = SMALLER_WHERE_KNOWN.get(models.architecture(case.name).config_class.model_type, {})
+    smaller = SMALLER_WHERE_KNOWN.get(models.ARCHITECTURES[case.name].config_class.model_type, {})
     torch.manual_seed(0)
     model = models.build(case.name, **{**SMALL, **smaller, **case.settings, **more}).to(dtype=dtype).eval()  # pyright: ignore[reportCallIssue]
     with torch.no_grad():

@@ -125,7 +125,7 @@ def test_a_swiglu_model_cannot_be_upcycled():
 
 
 def test_the_switch_is_the_plain_layer_of_the_same_code():
-    config: Any = models.architecture("switch").config()
+    config: Any = models.ARCHITECTURES["switch"].config()
     assert (config.router, config.activation, config.d_expert) == ("linear", "gelu", 256)
 
 
@@ -135,7 +135,7 @@ def test_the_switch_is_the_plain_layer_of_the_same_code():
         ({"k": 9}, "k=9 exceeds n_experts=8; nearest: 8"),
         ({"k": 1}, "k=1 gates by 1 always, so the router cannot learn; nearest: k=2"),
         ({"balance_coefficient": -1.0}, "balance_coefficient=-1.0 must be a number of at least 0"),
-        ({"router": "sparse"}, "router='sparse' is not known: use one of sparsity, linear; nearest: sparsity"),
+        ({"router": "sparse"}, "router='sparse' is not known: did you mean sparsity"),
     ],
 )
 def test_impossible_settings(settings, message):

@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM
 
 import models
 from kernels.codes import Codes
+from kernels.registry import Registry
 from models import Tap, TrunkForCausalLM, registry
 from models.config import TrunkConfig
 from models.trunk import FixedWrites, second_moment
@@ -57,7 +58,7 @@ class TiedForCausalLM(TrunkForCausalLM):
 @pytest.fixture
 def tied(monkeypatch) -> TiedForCausalLM:
     # Into a copy, so that the conformance tests and other files do not see the toy; Auto classes know no removal.
-    monkeypatch.setattr(registry, "ARCHITECTURES", dict(registry.ARCHITECTURES))
+    monkeypatch.setattr(registry, "ARCHITECTURES", Registry("architecture", "models", "harness.systems"))
     if TiedConfig not in AutoModelForCausalLM._model_mapping:
         models.register("tied-toy", TiedForCausalLM)
     torch.manual_seed(0)

@@ -21,7 +21,7 @@ def x(tokens: int = 40, seed: int = 0) -> torch.Tensor:
 
 
 def at_inference(name: str) -> Dictionary:
-    config = saes.config_class(name)(n_latents=N, k=4)
+    config = saes.DICTIONARIES[name](n_latents=N, k=4)
     module = config.build(D, D, torch.Generator().manual_seed(0))
     for seed in range(20):  # so that it knows how often each latent fires
         module.note_usage(module.step(x(200, seed), x(200, seed)))
@@ -57,7 +57,7 @@ def test_the_decoder_bias_is_in_the_output_once_and_codes_do_not_see_it(name: st
 
 @pytest.mark.parametrize("name", [name for name in OURS if "transcoder" in name])
 def test_a_transcoder_in_training_does_not_subtract_its_decoder_bias_from_its_input(name: str) -> None:
-    config = saes.config_class(name)(n_latents=N, k=4)
+    config = saes.DICTIONARIES[name](n_latents=N, k=4)
     module = config.build(D, D, torch.Generator().manual_seed(0))
     assert isinstance(module, TrainingDictionary)
     before = module.step(x(), x(seed=2)).l0
@@ -82,7 +82,7 @@ def test_a_penalty_is_steered_by_the_l0_that_is_asked_for_and_has_no_coefficient
     """Adam undoes the scale of a gradient, so a fixed coefficient saturates and its user turns a knob that does
     nothing. Here the knob is L0."""
     options = {"n_latents": 32, "lr": 1e-2, "dead_after_tokens": 2_000}
-    rows = {str(k): Assignment("sae", saes.config_class("relu")(k=k, **options)) for k in (1, 4)}
+    rows = {str(k): Assignment("sae", saes.DICTIONARIES["relu"](k=k, **options)) for k in (1, 4)}
     settings = TrainSettings(train_tokens=20_000, batch_tokens=128, buffer_tokens=2048, log_every=50)
     held_out = planted(torch.arange(1000, 1200))
     done = train(rows, settings.stream(planted, 300, 32), settings, tmp_path, held_out=lambda: held_out)
@@ -93,7 +93,7 @@ def test_a_penalty_is_steered_by_the_l0_that_is_asked_for_and_has_no_coefficient
 
 @pytest.mark.parametrize("name", OURS)
 def test_a_kind_whose_dead_latents_cannot_come_back_says_so(name: str) -> None:
-    config = saes.config_class(name)(n_latents=N, k=4)
+    config = saes.DICTIONARIES[name](n_latents=N, k=4)
     said = config.notes() == ["no auxiliary loss: a latent that dies cannot come back"]
     assert said == (config.aux_coefficient == 0)
-    assert saes.config_class(name)(n_latents=N, k=4, aux_coefficient=0.0).notes()
+    assert saes.DICTIONARIES[name](n_latents=N, k=4, aux_coefficient=0.0).notes()

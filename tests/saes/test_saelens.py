@@ -249,20 +249,20 @@ ARCHITECTURES = [name for name in saes.DICTIONARIES if name.startswith("saelens:
 
 def test_every_architecture_that_saelens_trains_is_named():
     assert {f"saelens:{name}" for name in sae_lens.registry.SAE_TRAINING_CLASS_REGISTRY} == set(ARCHITECTURES)
-    with pytest.raises(ValueError, match="saelens:gate: SAELens trains standard, gated"):
-        saes.config_class("saelens:gate")
+    with pytest.raises(ValueError, match="did you mean saelens:gated"):
+        saes.DICTIONARIES.named("saelens:gate")
 
 
 @pytest.fixture(scope="module")
 def theirs_on_our_stream(tmp_path_factory):
     bed = Planted(n_features=32, d=24, per_token=2.0, sequence_tokens=64, seed=1)
     options = {"n_latents": 32, "k": 2, "lr": 2e-2, "dead_after_tokens": 4_000}
-    assignments = {name: Assignment(bed.site, saes.config_class(name)(**options)) for name in ARCHITECTURES}
+    assignments = {name: Assignment(bed.site, saes.DICTIONARIES[name](**options)) for name in ARCHITECTURES}
     for name in ("topk", "relu", "batchtopk", "mutual_choice", "feature_choice"):
-        assignments[name] = Assignment(bed.site, saes.config_class(name)(**options))
+        assignments[name] = Assignment(bed.site, saes.DICTIONARIES[name](**options))
     for selection in ("relu", "mutual_choice"):
         for name in ("transcoder", "skip_transcoder"):
-            config = saes.config_class(name)(**options, selection=selection)
+            config = saes.DICTIONARIES[name](**options, selection=selection)
             assignments[f"{name}-{selection}"] = Assignment(bed.mapped, config)
     settings = TrainSettings(train_tokens=30_000, batch_tokens=128, buffer_tokens=4096)
     work = tmp_path_factory.mktemp("theirs")

@@ -135,7 +135,7 @@ def test_the_learning_rate_warms_up_and_decays_to_zero():
 @pytest.mark.parametrize("stop_at", [15, 30])  # Feature Choice turns from one phase to the other at step 24
 def test_kinds_with_state_of_their_own_resume_to_the_same_bits(planted, tmp_path, stop_at):
     options = {"n_latents": 64, "k": 2, "dead_after_tokens": 300, "lr": 2e-2}
-    kinds = {name: Assignment("sae", saes.config_class(name)(**options)) for name in ("relu", "feature_choice")}
+    kinds = {name: Assignment("sae", saes.DICTIONARIES[name](**options)) for name in ("relu", "feature_choice")}
     l0 = {}
 
     def stop(name, row):
@@ -182,8 +182,8 @@ def test_an_objective_of_two_sites_at_once_trains_their_dictionaries_end_to_end(
 
     options = {"n_latents": 24, "k": 2, "dead_after_tokens": 300, "lr": 1e-2}
     both = {
-        "sae": Assignment("sae", saes.config_class("topk")(**options)),
-        "transcoder": Assignment("mlp", saes.config_class("transcoder")(**options)),
+        "sae": Assignment("sae", saes.DICTIONARIES["topk"](**options)),
+        "transcoder": Assignment("mlp", saes.DICTIONARIES["transcoder"](**options)),
     }
     trained = run(planted, tmp_path, both, objective=spliced)
     assert sum(kl[-5:]) < 0.5 * sum(kl[:5])

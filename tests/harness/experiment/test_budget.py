@@ -193,7 +193,7 @@ def test_a_wrong_setting_is_named_with_what_is_allowed(tmp_path: Path, more: dic
     ],
 )
 def test_a_dictionary_counts_every_parameter_once(kind: str, parameters: int) -> None:
-    size = _dictionary_cost(saes.config_class(kind)(n_latents=128, k=4), 32)[1]
+    size = _dictionary_cost(saes.DICTIONARIES[kind](n_latents=128, k=4), 32)[1]
     assert size.parameters == parameters
     assert size.active_parameters == parameters - (128 - 4) * 32 - (128 if kind == "mutual_choice" else 0)
 

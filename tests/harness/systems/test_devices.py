@@ -196,7 +196,7 @@ def made(architecture: str, corpus: Corpus) -> models.TrunkForCausalLM:
 
 @pytest.mark.parametrize("kind", [kind for kind in saes.DICTIONARIES if ":" not in kind])
 def test_a_dictionary_trains_on_its_subjects_device(kind: str, corpus: Corpus, tmp_path: Path, elsewhere: None) -> None:
-    config = saes.config_class(kind)(n_latents=48, k=4)
+    config = saes.DICTIONARIES[kind](n_latents=48, k=4)
     site = Site(0, "mlp" if config.transcodes else "mlp_out")
     (tmp_path / "row").mkdir()
     for objective in ("reconstruction", "end_to_end"):
@@ -224,7 +224,7 @@ def test_a_metric_computes_on_its_systems_device(
     architecture, _, kind = system.partition("+")
     model, grafts = made(architecture, corpus).to(ELSEWHERE), None
     if kind:
-        job = Job(saes.config_class(kind)(n_latents=48, k=4), (Site(1, "mlp_out"),), tmp_path / "row")
+        job = Job(saes.DICTIONARIES[kind](n_latents=48, k=4), (Site(1, "mlp_out"),), tmp_path / "row")
         job.folder.mkdir()
         settings = TrainSettings(train_tokens=2048, batch_tokens=256, buffer_tokens=1024)
         train_dictionaries(

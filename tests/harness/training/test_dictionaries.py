@@ -69,7 +69,7 @@ def trained(folder: Path, settings: TrainSettings, **rows: tuple[str, tuple[Site
     jobs = {}
     for name, (kind, sites) in rows.items():
         (folder / name).mkdir(parents=True)
-        jobs[name] = Job(saes.config_class(kind)(**cast(Any, OPTIONS)), sites, folder / name)
+        jobs[name] = Job(saes.DICTIONARIES[kind](**cast(Any, OPTIONS)), sites, folder / name)
     train_dictionaries(jobs, model(), TRAIN, DEV, settings, scratch=folder / "scratch", report=silent)
     return jobs
 
@@ -92,7 +92,7 @@ def test_the_loss_end_to_end_is_the_kl_of_the_spliced_system(kind: str, sites: t
         x, y = activations.sites[site]
         reads = Standardisation.of(x)
         wants = reads if y is x else Standardisation.of(y)
-        config = saes.config_class(kind)(**cast(Any, OPTIONS))
+        config = saes.DICTIONARIES[kind](**cast(Any, OPTIONS))
         module = config.build(16, 16, torch.Generator().manual_seed(site.layer))
         learners[str(site)] = Learner(site, module, torch.optim.SGD(module.parameters(), 0.1), 0.1, reads, wants)
         dictionaries[site] = module.inference(reads, wants, x)
@@ -163,7 +163,7 @@ def test_a_subject_that_gives_nan_is_stopped_at_the_token(tmp_path: Path, settin
     broken.model.embed_tokens.register_forward_hook(lambda _m, args, _y: seen.append(args[0] == 30))
     spoil = lambda _m, _a, y: y.masked_fill(seen.pop()[..., None], float("nan"))  # noqa: E731
     broken.model.layers[-1].feed_forward.register_forward_hook(spoil)
-    job = Job(saes.config_class("topk")(**cast(Any, OPTIONS)), ALL, tmp_path)
+    job = Job(saes.DICTIONARIES["topk"](**cast(Any, OPTIONS)), ALL, tmp_path)
     dev = cast(Any, Split(40, 1))
     dev.ids[dev.ids == 30] = 0
     says = rf"site mlp_out\.\d is not finite on token \(sequence {sequence}, position 3\)"

@@ -115,7 +115,7 @@ def test_training_learns_and_says_what_it_took(tmp_path: Path, architecture: str
     assert record.tokens == CONFIG.tokens
     assert record.training_flops == 3 * record.forward_flops_per_token * record.tokens
     assert not (tmp_path / "checkpoint").exists()
-    reloaded = models.architecture(architecture).model_class.from_pretrained(tmp_path / "model")
+    reloaded = models.ARCHITECTURES[architecture].model_class.from_pretrained(tmp_path / "model")
     assert sum(p.numel() for p in reloaded.parameters()) == record.parameters
 
 
@@ -224,7 +224,7 @@ def test_an_untrained_subject_is_the_model_as_it_was_made(tmp_path: Path) -> Non
     record = save_untrained(model, 32, tmp_path)
     assert record == TrainingRecord.load(tmp_path)
     assert (record.tokens, record.training_flops, curve_of(tmp_path)) == (0, 0.0, [])
-    again = models.architecture("dense").model_class.from_pretrained(tmp_path / "model")
+    again = models.ARCHITECTURES["dense"].model_class.from_pretrained(tmp_path / "model")
     for a, b in zip(model.parameters(), again.parameters(), strict=True):
         assert torch.equal(a, b)
 
