@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from harness.base.errors import HarnessError
+from harness.base.files import store_root
 
 # Torch's threads would spin after every operation, on cores that the numba kernels and other processes want next: with
 # two of each on two cores training took several times as long. Read by OpenMP when torch is first imported.
@@ -33,11 +34,6 @@ app.add_typer(bench, name="bench")
 log = logging.getLogger(__name__)
 
 LOCAL_RESULTS = Path("results/local")  # what a person runs; the reference tables beside it are made with --out
-
-
-def store_root() -> Path:
-    """$HARNESS_STORE, or .harness in the current folder's checkout."""
-    return Path(os.environ.get("HARNESS_STORE") or Path(__file__).resolve().parent.parent / ".harness")
 
 
 @app.command()
@@ -72,7 +68,7 @@ def run(
 
     overrides = [*(set_ or []), *([f"seeds={list(range(seeds))}"] if seeds else [])]
     loaded = load(experiment, overrides)
-    from harness.run.comparison import Comparison
+    from harness.run import comparison
     from harness.run.plan import make_plan
     from harness.store.stages import Store
 
@@ -82,10 +78,9 @@ def run(
         return
     signal.signal(signal.SIGTERM, _on_sigterm)
     target = out or LOCAL_RESULTS / loaded.name
-    comparison = Comparison(plan, Store(store_root(), fresh=fresh), target)
     if out and not replace:
-        comparison.check_replaces_nothing()
-    table = comparison.run()
+        comparison.check_replaces_nothing(plan, out)
+    table = comparison.run(plan, Store(store_root(), fresh=fresh), target)
     _show(table)
     _say(f"\nresults: {target}/table.md, table.csv, table.json, figures/; again: harness show {target}")
 
@@ -114,7 +109,7 @@ def plan(
 
 
 @app.command(name="list")
-def list_(what: Annotated[str, typer.Argument(help="systems, metrics, corpora or experiments.")]) -> None:
+def list_(what: Annotated[str, typer.Argument(help="systems, metrics, corpora, judges or experiments.")]) -> None:
     """List what can be named in an experiment."""
     from harness.run.listing import KINDS, lines
 
@@ -305,7 +300,7 @@ def _numerics(device: str, dtype: str) -> Any:
     import torch
 
     from harness.base.errors import BadInput
-    from harness.run.plan import Numerics
+    from harness.run.numerics import Numerics
     from kernels.registry import nearest
 
     if device == "auto":

@@ -28,7 +28,7 @@ E = TypeVar("E")
 
 
 class Registry(Mapping[str, E]):
-    """Name → entry, ours in order of file and place, then those of other packages in order of entry point.
+    """Name → entry, ours in order of file and place, then those of other packages in order of name.
 
     Names are known without an import; an entry costs the import of its file. `what` it holds (for messages), the
     `package` whose files are walked, the `group` of entry points.
@@ -81,7 +81,7 @@ class Registry(Mapping[str, E]):
 
     def _others(self) -> dict[str, EntryPoint]:
         found: dict[str, EntryPoint] = {}
-        for point in entry_points(group=self.group):
+        for point in sorted(entry_points(group=self.group), key=lambda point: (point.name, point.value)):
             if point.name in found or point.name in registered(self.package):
                 _say(f"{self.group}: the name {point.name!r} is taken; {_package(point)} must choose another")
             else:

@@ -21,6 +21,11 @@ log = logging.getLogger(__name__)
 ROOT = Path(__file__).resolve().parents[2]  # of the checkout
 
 
+def store_root() -> Path:
+    """Where stages, tracking and replies are kept: $HARNESS_STORE, or .harness in this checkout."""
+    return Path(os.environ.get("HARNESS_STORE") or ROOT / ".harness")
+
+
 def write_atomically(path: Path, data: bytes) -> None:
     """Writes beside and renames, so that a reader, a full disk or a killed process never leaves half a file.
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from harness.base.errors import BadInput
-from kernels.registry import nearest
+from kernels.registry import Registry, nearest
 
 
 class Strict(BaseModel):
@@ -27,11 +28,42 @@ def validated(model: type[M], raw: Any, *, where: str) -> M:
         raise BadInput(_one_line(error, model, where)) from None
 
 
+class _Inside(ValueError):
+    """What is wrong in a value whose model its kind chose. HERE stands for the value's key."""
+
+
+_HERE = "\0"
+
+
+def by_kind(registry: Registry[Any], default: str | Callable[[Mapping[str, Any]], str]) -> BeforeValidator:
+    """For a field whose model is named by the value's own key `kind`, and registered under that name."""
+
+    def chosen(raw: Any) -> Any:
+        if not isinstance(raw, Mapping):
+            return raw
+        kind = raw.get("kind", default if isinstance(default, str) else default(raw))
+        if kind not in registry:
+            raise _Inside(f"{_HERE}.kind = {kind!r}: {nearest(str(kind), registry)}")
+        try:
+            model = registry.named(kind)
+        except ValueError as error:
+            raise _Inside(f"{_HERE}.kind = {kind!r}: {error}") from error
+        try:
+            return model.model_validate({**raw, "kind": kind})
+        except ValidationError as error:
+            raise _Inside(_one_line(error, model, _HERE)) from None
+
+    return BeforeValidator(chosen)
+
+
 def _one_line(error: ValidationError, model: type[BaseModel], where: str) -> str:
     # A typing slip in a required key gives two errors: the unknown key says more than the missing one.
     first = next((e for e in error.errors() if e["type"] == "extra_forbidden"), error.errors()[0])
     owner, path = _resolved(model, [str(part) for part in first["loc"]])
     key = ".".join([where, *path] if where else path) or model.__name__
+    inside = first.get("ctx", {}).get("error")
+    if isinstance(inside, _Inside):
+        return str(inside).replace(_HERE, key)
     if first["type"] == "extra_forbidden":
         return f"{key}: unknown key; {nearest(path[-1], list(owner.model_fields))}"
     if first["type"] == "union_tag_invalid":

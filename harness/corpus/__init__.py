@@ -3,8 +3,7 @@
 A *reader* (one file here per kind of corpus) says which domains there are and where each one's texts come from.
 `select.py` takes documents from them until every domain and split has its bytes, `tokenizer.py` and `packing.py`
 turn them into memory-mapped sequences, `build.py` does all of it in one call, `stored.py` reads what it wrote. To add
-a kind: one file with `sources(config) -> dict[domain, Sources]` and `packages(config)`, one line in
-`readers.py`, one word in `CorpusConfig.kind`.
+a kind: one file with a `CorpusConfig` of its own and a call of `register`.
 """
 
 from __future__ import annotations

@@ -9,9 +9,8 @@ from pathlib import Path
 
 from harness.base.errors import BadInput
 from harness.corpus import END_OF_TEXT, SPLITS, Document, Progress, quiet
-from harness.corpus.config import CorpusConfig
+from harness.corpus.config import CorpusConfig, packages_of
 from harness.corpus.packing import Packed, pack, save_documents, save_split
-from harness.corpus.readers import source_packages, sources_of
 from harness.corpus.select import Selection, select
 from harness.corpus.stored import Corpus, CorpusInfo, Size, load
 from harness.corpus.tokenizer import as_pretrained, train_tokenizer
@@ -28,7 +27,7 @@ def build(config: CorpusConfig, folder: Path, progress: Progress = quiet) -> Cor
     Everything is read and checked before anything is written, and a failure while writing takes away what was
     written. Raises BadInput for what a person can mend.
     """
-    selection = select(config, sources_of(config), progress)
+    selection = select(config, config.sources(), progress)
     tokenizer = train_tokenizer((document.text for document in selection.documents["train"]), config.vocab_size)
     packed: dict[str, Packed] = {}
     everything: list[Document] = []
@@ -53,7 +52,7 @@ def build(config: CorpusConfig, folder: Path, progress: Progress = quiet) -> Cor
         left_over={split: packed[split].left_over for split in SPLITS},
         sizes={split: _sizes(selection, split, packed[split].tokens) for split in SPLITS},
         repeats=selection.repeats,
-        packages={name: _version(name) for name in source_packages(config)},
+        packages={name: _version(name) for name in packages_of(config)},
     )
     folder.mkdir(parents=True, exist_ok=True)
     try:

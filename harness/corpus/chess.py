@@ -15,59 +15,81 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
+from typing import ClassVar, Literal
 
 import chess
 import chess.engine
 import chess.pgn
 import numpy as np
+from pydantic import Field
 
 from harness.base.errors import BadInput, HarnessError
 from harness.corpus import Document, Source, Sources, digest, in_hash_order
-from harness.corpus.config import CorpusConfig
+from harness.corpus.config import CorpusConfig, register
 from harness.corpus.files import read_text
-from harness.corpus.folder import files_of
+from harness.corpus.folder import contents_digest, files_of
 
+Play = Literal["random", "stockfish"]
 _RESULTS = ("1-0", "0-1", "1/2-1/2")
 _ENGINE_NODES = 500
 _RANDOM_PLIES = 6  # before the engine takes over, else every game is the same
 
 
-def sources(config: CorpusConfig) -> dict[str, Sources]:
+class ChessCorpus(CorpusConfig):
     """PGN files where there is a path, generated games where there is none."""
-    return {"chess": GeneratedGames(config) if config.path is None else _from_files(config.path, config)}
 
+    offers: ClassVar[tuple[str, ...] | None] = ("chess",)
 
-def packages(config: CorpusConfig) -> tuple[str, ...]:
-    return ("chess",)
+    kind: Literal["chess"] = "chess"
+    path: Path | None = Field(default=None, description="a PGN file or a folder of them")
+    play: Play = Field(default="random", description="who plays the games that are generated")
+    plies: int = Field(default=120, ge=20, le=1000, description="generated games stop after so many half-moves")
+
+    def sources(self) -> dict[str, Sources]:
+        if self.path is not None:
+            return {"chess": _from_files(self.path, self)}
+        return {"chess": GeneratedGames(self.play, self.plies, self.seed, self.max_document_bytes)}
+
+    def packages(self) -> tuple[str, ...]:
+        return ("chess",)
+
+    def contents(self) -> str | None:
+        return None if self.path is None else contents_digest(self.path)
+
+    def where(self) -> Path | None:
+        return self.path
 
 
 @dataclass(frozen=True)
 class GeneratedGames:
     """Endlessly many games of random legal moves, or of stockfish after `_RANDOM_PLIES` random ones.
 
-    Stopped after `config.chess_plies` half-moves: what follows in random play is kings walking about.
+    Stopped after `plies` half-moves: what follows in random play is kings walking about.
     """
 
-    config: CorpusConfig
+    play: Play
+    plies: int
+    seed: int
+    max_document_bytes: int
 
     def __post_init__(self) -> None:
-        if self.config.chess_play == "stockfish" and shutil.which("stockfish") is None:
-            raise BadInput("chess_play 'stockfish': there is no stockfish on PATH; install it or use 'random'")
+        if self.play == "stockfish" and shutil.which("stockfish") is None:
+            raise BadInput("play 'stockfish': there is no stockfish on PATH; install it or use 'random'")
 
     def __iter__(self) -> Iterator[Source]:
         number = 0
         while True:
-            name = f"{self.config.chess_play}-{self.config.seed}-{number}"
+            name = f"{self.play}-{self.seed}-{number}"
             yield Source(name, partial(self._game, name))
             number += 1
 
     def _game(self, name: str) -> list[Document]:
         chance = random.Random(digest("game", name))
-        if self.config.chess_play == "random":
-            sans, result = random_game(chance, self.config.chess_plies)
+        if self.play == "random":
+            sans, result = random_game(chance, self.plies)
         else:
-            sans, result = _stockfish_game(chance, self.config.chess_plies)
-        return [_document(name, sans, result, self.config.max_document_bytes)]
+            sans, result = _stockfish_game(chance, self.plies)
+        return [_document(name, sans, result, self.max_document_bytes)]
 
 
 def random_game(chance: random.Random, plies: int) -> tuple[list[str], str]:
@@ -158,7 +180,7 @@ def _engine() -> chess.engine.SimpleEngine:
     return engine
 
 
-def _from_files(path: Path, config: CorpusConfig) -> Sources:
+def _from_files(path: Path, config: ChessCorpus) -> Sources:
     """Every game of every PGN file, each a source of its own."""
     found = []
     for name, file in files_of(path, (".pgn",)).items():
@@ -173,7 +195,7 @@ def _from_files(path: Path, config: CorpusConfig) -> Sources:
     return in_hash_order(found, config.seed)
 
 
-def _parsed(pgn: str, name: str, config: CorpusConfig) -> list[Document]:
+def _parsed(pgn: str, name: str, config: ChessCorpus) -> list[Document]:
     """Main lines only: no tags, comments, variations or clocks. A game without moves is no document."""
     stream, documents = io.StringIO(pgn), []
     while (game := chess.pgn.read_game(stream)) is not None:
@@ -256,3 +278,6 @@ def _replayed(sans: Sequence[str]) -> list[chess.Board]:
             raise HarnessError(f"not a game of chess: half-move {ply + 1}, {san!r}: {error}") from None
         found.append(board.copy(stack=False))
     return found
+
+
+register("chess", ChessCorpus)

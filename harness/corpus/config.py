@@ -1,26 +1,25 @@
-"""What a person can choose about a corpus."""
+"""What a person can choose about a corpus: what every kind has. A kind is one file beside this one."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, SerializeAsAny, model_validator
 
-from harness.corpus import missing_domain
+from harness.base.settings import Strict, by_kind
+from harness.corpus import Sources, missing_domain
+from kernels.registry import Registry
 
-INSTALLED_DOMAINS = ("prose", "code", "documentation", "citations", "legal", "biomedical", "chess")
 
-
-class CorpusConfig(BaseModel):
+class CorpusConfig(Strict):
     """A corpus, its tokenizer and how both are packed. Sizes are bytes of UTF-8 text."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # What a kind always offers; None: that depends on what it reads.
+    offers: ClassVar[tuple[str, ...] | None] = None
 
-    kind: Literal["installed", "chess", "files"] = "installed"
-    path: Path | None = Field(
-        default=None, description="files: the folder to read; chess: a PGN file or a folder of them"
-    )
+    kind: str
     domains: tuple[str, ...] | None = Field(
         default=None, min_length=1, description="which domains; all of them when left out"
     )
@@ -32,24 +31,49 @@ class CorpusConfig(BaseModel):
     vocab_size: int = Field(default=2048, ge=257, description="256 bytes, the end-of-text token, and merges")
     sequence_length: int = Field(default=256, ge=2)
     seed: int = Field(default=0, ge=0, description="which files are visited first, and which games are played")
-    chess_play: Literal["random", "stockfish"] = "random"
-    chess_plies: int = Field(default=120, ge=20, le=1000, description="generated games stop after so many half-moves")
 
     @model_validator(mode="after")
     def _consistent(self) -> CorpusConfig:
         if min(self.shares) <= 0 or abs(sum(self.shares) - 1) > 1e-9:
             raise ValueError(f"shares {self.shares}: three positive numbers that sum to 1, such as (0.86, 0.04, 0.10)")
-        if self.kind == "files" and self.path is None:
-            raise ValueError("kind 'files' reads the folder named by path, and there is no path")
-        if self.kind == "installed" and self.path is not None:
-            raise ValueError(f"path {str(self.path)!r}: kind 'installed' reads no path; kinds 'files' and 'chess' do")
-        known = {"installed": INSTALLED_DOMAINS, "chess": ("chess",)}.get(self.kind)
         for domain in self.domains or ():
-            if known is not None and domain not in known:
-                raise ValueError(missing_domain(domain, known))
+            if self.offers is not None and domain not in self.offers:
+                raise ValueError(missing_domain(domain, self.offers))
         if self.domains and len(set(self.domains)) < len(self.domains):
             raise ValueError(f"domains {list(self.domains)}: one of them is named twice")
         return self
 
     def wants(self, domain: str) -> bool:
         return self.domains is None or domain in self.domains
+
+    @abstractmethod
+    def sources(self) -> dict[str, Sources]:
+        """Every domain the corpus offers, or only the wanted ones where finding out costs. Raises BadInput."""
+        raise NotImplementedError
+
+    def packages(self) -> tuple[str, ...]:
+        """Distributions whose version decides the text."""
+        return ()
+
+    def contents(self) -> str | None:
+        """Digest of the files that it reads; None where versions of packages pin the text."""
+        return None
+
+    def where(self) -> Path | None:
+        """The folder or file that a person named, if any; for messages."""
+        return None
+
+
+CORPORA: Registry[type[CorpusConfig]] = Registry("corpus", "harness.corpus", "harness.corpora")
+# In a model: a mapping becomes the configuration of its kind.
+AnyCorpus = Annotated[SerializeAsAny[CorpusConfig], by_kind(CORPORA, "installed")]
+
+
+def register(name: str, config: type[CorpusConfig]) -> None:
+    """Add a kind of corpus under `name`. ValueError: `name` is taken."""
+    CORPORA.register(name, config)
+
+
+def packages_of(config: CorpusConfig) -> tuple[str, ...]:
+    """Distributions whose version decides the text or its tokens, in order of name."""
+    return tuple(sorted({"tokenizers", *config.packages()}))

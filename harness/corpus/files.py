@@ -12,19 +12,37 @@ import json
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
 
 from harness.base.errors import BadInput
 from harness.corpus import Document, Source, Sources, in_hash_order
-from harness.corpus.config import CorpusConfig
+from harness.corpus.config import CorpusConfig, register
 from harness.corpus.excerpts import documents_of
-from harness.corpus.folder import files_of
+from harness.corpus.folder import contents_digest, files_of
 
 TEXT_COLUMN = "text"
 
 
-def sources(config: CorpusConfig) -> dict[str, Sources]:
-    """Domains in alphabetical order. Raises BadInput naming the file (and line) that cannot be read."""
-    assert config.path is not None  # the config sees to it
+class FilesCorpus(CorpusConfig):
+    """Files of one's own."""
+
+    kind: Literal["files"] = "files"
+    path: Path = Field(description="the folder to read, or one file")
+
+    def sources(self) -> dict[str, Sources]:
+        """Domains in alphabetical order. Raises BadInput naming the file (and line) that cannot be read."""
+        return _sources(self)
+
+    def contents(self) -> str | None:
+        return contents_digest(self.path)
+
+    def where(self) -> Path | None:
+        return self.path
+
+
+def _sources(config: FilesCorpus) -> dict[str, Sources]:
     by_domain: dict[str, list[Source]] = {}
     whole = config.path.resolve().stem if config.path.is_file() else config.path.resolve().name
     for name, path in files_of(config.path).items():
@@ -36,10 +54,6 @@ def sources(config: CorpusConfig) -> dict[str, Sources]:
     if not by_domain:
         raise BadInput(f"the corpus is empty: no file in {config.path}")
     return {domain: in_hash_order(by_domain[domain], config.seed) for domain in sorted(by_domain)}
-
-
-def packages(config: CorpusConfig) -> tuple[str, ...]:
-    return ()
 
 
 def _sources_in(path: Path, name: str, domain: str, config: CorpusConfig) -> Iterator[Source]:
@@ -126,3 +140,6 @@ def read_text(path: Path) -> str:
         return data.decode("utf-8-sig" if data.startswith(b"\xef\xbb\xbf") else "utf-8")
     except UnicodeDecodeError as error:
         raise BadInput(f"{path}: not UTF-8: byte 0x{data[error.start]:02x} at offset {error.start:,}") from None
+
+
+register("files", FilesCorpus)

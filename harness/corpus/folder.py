@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 from pathlib import Path
@@ -35,6 +36,15 @@ def files_of(path: Path, suffixes: tuple[str, ...] = ()) -> dict[str, Path]:
         if not suffixes or file.suffix.lower() in suffixes:
             found[name] = file
     return dict(sorted(found.items()))
+
+
+def contents_digest(path: Path) -> str:
+    """SHA-256 of the names and bytes of the files under `path`: nothing else pins a person's own files."""
+    found = hashlib.sha256()
+    for name, file in files_of(path).items():
+        with file.open("rb") as opened:
+            found.update(f"{name}\x1f{hashlib.file_digest(opened, 'sha256').hexdigest()}\x1e".encode())
+    return found.hexdigest()
 
 
 def _walked(folder: Path, around: tuple[Path, ...]) -> list[Path]:

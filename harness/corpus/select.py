@@ -42,7 +42,7 @@ def select(config: CorpusConfig, sources: Mapping[str, Sources], progress: Progr
             raise BadInput(missing_domain(domain, sources))
     domains = config.domains or tuple(sources)
     if not domains:
-        raise BadInput(f"the corpus is empty: no text in {config.path}")
+        raise BadInput(f"the corpus is empty: no text in {config.where()}")
 
     seen, repeats = Seen(), dict.fromkeys(domains, 0)
     documents: dict[str, list[Document]] = {split: [] for split in SPLITS}

@@ -15,7 +15,6 @@ from pydantic import Field, create_model
 
 import models
 import saes
-from harness.base import plugins
 from harness.base.errors import BadInput
 from harness.base.reading import name_and_settings, subject_and_dictionary
 from harness.base.settings import Strict, validated
@@ -55,8 +54,10 @@ class SubjectSpec:
     origin: SubjectSpec | None = None
 
     @property
-    def module(self) -> str:
-        return models.ARCHITECTURES[self.architecture].model_class.__module__
+    def modules(self) -> tuple[str, ...]:
+        """Where the architecture is named, and where its class lies."""
+        architecture = models.ARCHITECTURES[self.architecture]
+        return (models.ARCHITECTURES.modules()[self.architecture], architecture.model_class.__module__)
 
 
 @dataclass(frozen=True)
@@ -68,10 +69,6 @@ class DictionarySpec:
     config: DictionaryConfig | Pretrained
     sites: tuple[Site, ...]
     settings: TrainSettings
-
-    @property
-    def modules(self) -> tuple[str, ...]:
-        return self.config.modules()
 
 
 @dataclass(frozen=True)
@@ -95,19 +92,8 @@ class TrainedHere(SiteOptions):
     training: dict[str, Any] = Field(default_factory=dict)
 
 
-def subject_names() -> list[str]:
-    plugins.load_all("harness.systems")
-    return list(models.ARCHITECTURES)
-
-
-def dictionary_names() -> list[str]:
-    plugins.load_all("harness.systems")
-    return [*saes.DICTIONARIES, PRETRAINED]
-
-
 def system_specs(experiment: Experiment) -> list[SystemSpec]:
     """The rows of an experiment, checked. Raises BadInput with one line at the first row that cannot be."""
-    plugins.load_all("harness.systems")
     own_options = {
         name: options for name, options in experiment.systems.items() if subject_and_dictionary(name)[1] is None
     }
@@ -139,15 +125,16 @@ def _subject(
     students: tuple[str, ...] = (),
 ) -> SubjectSpec:
     architecture, settings = _with_brackets(text, options, row)
-    if architecture not in models.ARCHITECTURES:
-        raise BadInput(f"systems.{row}: no subject {architecture!r}; {nearest(architecture, subject_names())}")
+    try:
+        registered = models.ARCHITECTURES.named(architecture)
+    except ValueError as error:
+        raise BadInput(f"systems.{row}: {error}") from None
     training = _overridden(experiment.training, settings.pop("training", {}), f"systems.{row}.training")
     settings.pop("variant", None)  # tells rows apart whose difference is no setting, such as how they are trained
     untrained = settings.pop("untrained", False)
     if not isinstance(untrained, bool):
         raise BadInput(f"systems.{row}.untrained = {untrained!r}: must be true or false")
     dense = settings.pop("upcycle", None)
-    registered = models.ARCHITECTURES[architecture]
     allowed = [key for key in registered.config_class.settings() if key not in (*_OF_CORPUS, *registered.fixed)]
     for key in settings:
         if key not in allowed:
@@ -219,8 +206,11 @@ def _dictionary(
     if kind == PRETRAINED:
         return _pretrained(settings, row, subject)
     if kind not in saes.DICTIONARIES:
-        raise BadInput(f"systems.{row}: no dictionary {kind!r}; {nearest(kind, dictionary_names())}")
-    config_class = saes.DICTIONARIES[kind]
+        raise BadInput(f"systems.{row}: no dictionary {kind!r}; {nearest(kind, [*saes.DICTIONARIES, PRETRAINED])}")
+    try:
+        config_class = saes.DICTIONARIES.named(kind)
+    except ValueError as error:
+        raise BadInput(f"systems.{row}: {error}") from None
     checked = _checked(TrainedHere, config_class, settings, row)
     training = {**experiment.dictionary_training, **checked.training}
     if checked.objective is not None:

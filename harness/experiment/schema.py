@@ -12,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from harness.base.errors import BadInput
 from harness.base.reading import from_yaml, split_outside_brackets
 from harness.base.settings import Strict, validated
-from harness.corpus.config import CorpusConfig
+from harness.corpus.config import AnyCorpus
 from harness.training.config import LearningRateTrials, TrainingConfig
 from kernels.registry import nearest
 
@@ -56,7 +56,7 @@ class Experiment(Strict):
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")
     description: str = ""
-    corpus: CorpusConfig = CorpusConfig()
+    corpus: AnyCorpus = Field(default_factory=dict, validate_default=True)
     budget: BudgetConfig = BudgetConfig()
     training: TrainingConfig = TrainingConfig()
     learning_rate_trials: LearningRateTrials | None = None

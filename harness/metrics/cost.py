@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from harness.base.settings import Strict
+from harness.metrics.metric import register
 from harness.systems.evaluation import Evaluation
 from harness.tables.measurement import Measurement
 
@@ -28,13 +29,17 @@ def measure(evaluation: Evaluation, options: Options) -> list[Measurement]:
         Measurement("cost/forward_flops", cost.forward_flops_per_token, "FLOP/token", "lower", VERSION),
         Measurement("cost/training_flops", cost.training_flops, "FLOP", "lower", VERSION),
         Measurement("cost/training_tokens", cost.training_tokens, "tokens", "none", VERSION),
-        Measurement("cost/training_seconds", cost.training_seconds, "s", "lower", VERSION),
+        Measurement("cost/training_seconds", cost.training_seconds, "s", "lower", VERSION, timing=True),
     ]
     if cost.peak_memory_bytes is not None:
-        found.append(Measurement("cost/peak_memory", cost.peak_memory_bytes / 2**20, "MiB", "lower", VERSION))
+        mebibytes = cost.peak_memory_bytes / 2**20
+        found.append(Measurement("cost/peak_memory", mebibytes, "MiB", "lower", VERSION, timing=True))
     if cost.training_seconds > 0:  # not so for an untrained control
         speed = cost.training_tokens / cost.training_seconds
-        found.append(Measurement("cost/tokens_per_second", speed, "tokens/s", "higher", VERSION))
+        found.append(Measurement("cost/tokens_per_second", speed, "tokens/s", "higher", VERSION, timing=True))
     if cost.trial_flops > 0:
         found.append(Measurement("cost/trial_flops", cost.trial_flops, "FLOP", "lower", VERSION))
     return found
+
+
+register("cost", measure, Options, VERSION)

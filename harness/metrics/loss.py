@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 
 from harness.base.settings import Strict
+from harness.metrics.metric import register
 from harness.systems.evaluation import Evaluation
 from harness.systems.system import Site
-from harness.tables.measurement import Direction, Measurement
+from harness.tables.measurement import BY_CONSTRUCTION, Direction, Measurement, not_applicable
 from harness.tables.statistics import document_bootstrap, resampled_sums
 from kernels.codes import Codes
 
@@ -83,7 +84,10 @@ def measure(evaluation: Evaluation, options: Options) -> list[Measurement]:
         found.append(_ratio("loss/spliced_kl", kl, n_tokens, "nat/token", "lower", evaluation))
         found.append(_recovered(nats["zero_ablated"], nats["spliced"], found[0], n_tokens, evaluation))
     saw = f"{int(n_tokens.sum()):,} targets in {evaluation.sequences_read():,} sequences"
-    return [replace(measured, saw=saw) for measured in found]
+    found = [replace(measured, saw=saw) for measured in found]
+    if system.native:
+        found += not_applicable(["loss/spliced_kl", "loss/recovered"], VERSION, BY_CONSTRUCTION)
+    return found
 
 
 def summaries(nats: Tensor, n_bytes: Tensor, n_tokens: Tensor, resamples: int) -> list[Measurement]:
@@ -149,3 +153,6 @@ def _drop_all(codes: Codes) -> Codes:
 
 def _constant(value: Tensor, output: Tensor) -> Tensor:
     return value.to(output.dtype).expand_as(output)
+
+
+register("loss", measure, Options, VERSION)

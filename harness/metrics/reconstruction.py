@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from harness.base.settings import Strict
+from harness.metrics.metric import register
 from harness.systems.evaluation import Evaluation
 from harness.systems.system import Site
-from harness.tables.measurement import Direction, Measurement
+from harness.tables.measurement import BY_CONSTRUCTION, Direction, Measurement, not_applicable
 from harness.tables.statistics import resampled_sums
 from kernels.codes import token_rows
 
@@ -36,7 +37,7 @@ def measure(evaluation: Evaluation, options: Options) -> list[Measurement]:
     """
     system = evaluation.system
     if system.native:
-        return []
+        return not_applicable([f"reconstruction/{name}" for name in FIGURES], VERSION, BY_CONSTRUCTION)
     width = system.model.config.d_model
     columns = {site: evaluation.document_sums(width + 5) for site in system.sites}
     document, counted = torch.empty(0), torch.empty(0)
@@ -96,3 +97,6 @@ FIGURES: dict[str, tuple[Callable[[np.ndarray], np.ndarray], Direction]] = {
     "cosine": (lambda sums: sums[:, 3] / sums[:, 2], "higher"),
     "norm_ratio": (lambda sums: sums[:, 4] / sums[:, 2], "none"),
 }
+
+
+register("reconstruction", measure, Options, VERSION)

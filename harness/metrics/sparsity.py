@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from harness.base.settings import Strict
+from harness.metrics.metric import register
 from harness.systems.evaluation import Evaluation
 from harness.systems.system import Encoded
 from harness.tables.measurement import Direction, Measurement
@@ -98,3 +99,6 @@ def token_sparsity(encoded: Encoded) -> dict[str, Tensor]:
         "gini": gini,
         "hoyer": torch.where(silent, 1.0, concentration),
     }
+
+
+register("sparsity", measure, Options, VERSION)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from harness.base.settings import Strict
+from harness.metrics.metric import register
 from harness.systems.evaluation import Evaluation
 from harness.tables.measurement import Direction, Measurement
 from harness.tables.statistics import unit_bootstrap
@@ -95,3 +96,6 @@ def zipf_fit(density: np.ndarray) -> tuple[float, float]:
     spread = ((y - y.mean()) ** 2).sum()
     residual = ((y - slope * x - offset) ** 2).sum()
     return float(-slope), float(1 - residual / spread) if spread > 0 else 1.0
+
+
+register("usage", measure, Options, VERSION)

@@ -160,27 +160,25 @@ def _store(store: Path) -> Iterator[Check]:
 
 def _plugins() -> Iterator[Check]:
     """Other packages' entry points; nothing where there are none."""
-    from harness import metrics
-    from harness.base import plugins
+    from harness.corpus.config import CORPORA
+    from harness.metrics.autointerp.judge import JUDGES
+    from harness.metrics.metric import METRICS
+    from models import ARCHITECTURES
+    from saes import DICTIONARIES
 
-    broken = list(plugins.load_all("harness.systems"))
-    for name in metrics.names():
-        if name not in metrics.METRICS:
-            try:
-                metrics.module_of(name)
-            except HarnessError as error:
-                broken.append(str(error))
-    for line in broken:
-        yield Check("plugin", False, line)
+    for registry in (ARCHITECTURES, DICTIONARIES, METRICS, CORPORA, JUDGES):
+        for line in registry.broken():
+            yield Check("plugin", False, line)
 
 
 def _corpora() -> Iterator[Check]:
-    from harness.corpus.config import CorpusConfig
-    from harness.corpus.readers import READERS, source_packages
+    from harness.corpus.config import CORPORA, packages_of
 
-    for kind in READERS:
+    for kind, config in CORPORA.items():
+        # What is asked for here does not depend on a path.
+        unchecked = config.model_construct(kind=kind)
         try:
-            packages = source_packages(CorpusConfig(kind=kind, path=Path(".") if kind == "files" else None))  # pyright: ignore[reportArgumentType]
+            packages = packages_of(unchecked)
         except HarnessError as error:
             yield Check(f"corpus {kind}", False, str(error))
             continue

@@ -15,7 +15,7 @@ import models
 from harness.experiment.budget import Line, size_of
 from harness.experiment.rows import SubjectSpec
 from harness.experiment.schema import Experiment
-from harness.run.plan import Plan, SystemRun
+from harness.run.plan import Plan, PlannedRow
 from harness.store.stages import Store
 from harness.training.objective import Objective
 from harness.training.optimizer import MuonAdamW, clip_gradients
@@ -46,22 +46,22 @@ def estimates(plan: Plan, store: Store) -> dict[str, Estimate]:
     speeds: dict[str, tuple[float, str]] = {}  # FLOPs a second, by the subject's stage
     charged: set[str] = set()
     lines = {line.spec.name: line for line in plan.matching.lines}
-    for run in plan.runs:
-        if run.spec.name in found:
+    for row in plan.rows:
+        if row.spec.name in found:
             continue
-        line = lines[run.spec.name]
+        line = lines[row.spec.name]
         memory = training_memory(line, plan.experiment)
-        own = 0.0 if run.subject.key in charged else line.budget.subject_flops + line.budget.trial_flops
-        own += 0.0 if run.subject.key in charged else _teacher_forward_flops(line, plan.experiment)
-        charged.add(run.subject.key)
+        own = 0.0 if row.subject.key in charged else line.budget.subject_flops + line.budget.trial_flops
+        own += 0.0 if row.subject.key in charged else _teacher_forward_flops(line, plan.experiment)
+        charged.add(row.subject.key)
         own += line.budget.collecting_flops + line.budget.dictionary_flops
         if not own:  # says nothing about the speed at which other rows of the subject train
-            found[run.spec.name] = Estimate(0.0, "nothing to train", memory)
+            found[row.spec.name] = Estimate(0.0, "nothing to train", memory)
             continue
-        if run.subject.key not in speeds:
-            speeds[run.subject.key] = _speed(run, plan, store, memory, speeds)
-        speed, source = speeds[run.subject.key]
-        found[run.spec.name] = Estimate(own / speed, source, memory)
+        if row.subject.key not in speeds:
+            speeds[row.subject.key] = _speed(row, plan, store, memory, speeds)
+        speed, source = speeds[row.subject.key]
+        found[row.spec.name] = Estimate(own / speed, source, memory)
     return found
 
 
@@ -88,20 +88,20 @@ def _teacher_forward_flops(line: Line, experiment: Experiment) -> float:
 
 
 def _speed(
-    run: SystemRun, plan: Plan, store: Store, memory: int, known: dict[str, tuple[float, str]]
+    row: PlannedRow, plan: Plan, store: Store, memory: int, known: dict[str, tuple[float, str]]
 ) -> tuple[float, str]:
     """FLOPs a second, and where that comes from; `known`: those of the other subjects."""
-    folder = store.root / run.subject.folder
-    if not run.spec.subject.untrained and (folder / "training.json").is_file():
+    folder = store.root / row.subject.folder
+    if not row.spec.subject.untrained and (folder / "training.json").is_file():
         record = TrainingRecord(**json.loads((folder / "training.json").read_text()))
         return 3 * record.forward_flops_per_token * record.tokens / record.seconds, "stored"
     if memory > 0.5 * psutil.virtual_memory().available:
         slowest = min((speed for speed, _ in known.values()), default=1e10)
         return slowest, "by FLOPs"
-    log.info("timing %s", run.spec.subject.name)
-    seconds = _step_seconds(run.spec.subject, plan.experiment, plan.numerics.device)
-    tokens = run.spec.subject.training.batch_sequences * plan.experiment.corpus.sequence_length
-    return 3 * size_of(run.spec.subject, plan.experiment).forward_flops * tokens / seconds, "timed"
+    log.info("timing %s", row.spec.subject.name)
+    seconds = _step_seconds(row.spec.subject, plan.experiment, plan.numerics.device)
+    tokens = row.spec.subject.training.batch_sequences * plan.experiment.corpus.sequence_length
+    return 3 * size_of(row.spec.subject, plan.experiment).forward_flops * tokens / seconds, "timed"
 
 
 def _step_seconds(subject: SubjectSpec, experiment: Experiment, device: str) -> float:

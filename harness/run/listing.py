@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Callable, Iterator
-from importlib.metadata import entry_points
+from collections.abc import Callable
+from functools import partial
 
-from harness.base import plugins
-from harness.base.files import ROOT
 from harness.store.source import module_path
+from kernels.registry import Registry
 
 
 def lines(kind: str) -> list[str]:
@@ -23,65 +22,33 @@ def lines(kind: str) -> list[str]:
 
 
 def first_sentence(text: str) -> str:
-    """Up to a full stop before a capital letter; that of "et al." or "e.g." ends none."""
+    """Up to a full stop or question mark before a capital letter; that of "et al." or "e.g." ends none."""
     text = " ".join(text.split())
-    for stop in re.finditer(r"\.(?= [A-Z`])", text):
+    for stop in re.finditer(r"[.?](?= [A-Z`])", text):
         if not re.search(r"\b(al|e\.g|i\.e|cf|vs)$", text[: stop.start()]):
-            return text[: stop.start()]
+            return text[: stop.end()].rstrip(".")
     return text.rstrip(".")
 
 
 def _systems() -> list[tuple[str, str]]:
-    import saes
-
-    found = list(_subjects())
-    for name, place in saes.DICTIONARIES.items():
-        # SAELens' own are not looked into: there is one file for all of them.
-        text = (
-            "SAELens' own architecture, trained on the same activations"
-            if name.startswith("saelens:")
-            else _described(place.partition(":")[0])
-        )
-        found.append((f"SUBJECT+{name}", f"dictionary: {text}"))
+    found = [(name, f"subject: {text}") for name, text in _registered("models", "harness.systems")]
+    for name, text in _registered("saes", "harness.dictionaries"):
+        # SAELens' own share a file, which says nothing of any.
+        theirs = "SAELens' own architecture, trained on the same activations"
+        found.append((f"SUBJECT+{name}", f"dictionary: {theirs if name.startswith('saelens:') else text}"))
     found.append(("SUBJECT+pretrained", f"dictionary: {_described('saes.pretrained')}"))
     return found
-
-
-def _subjects() -> Iterator[tuple[str, str]]:
-    """The names that files of `models` register, then those that other packages add (which have to be imported)."""
-    known = set()
-    for file in sorted((ROOT / "models").glob("*.py")):
-        for node in ast.walk(ast.parse(file.read_bytes())):
-            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "register" and node.args:
-                name = node.args[0]
-                if isinstance(name, ast.Constant) and isinstance(name.value, str):
-                    known.add(name.value)
-                    yield name.value, f"subject: {_described(f'models.{file.stem}')}"
-    if entry_points(group="harness.systems"):
-        import models
-
-        plugins.load_all("harness.systems")
-        for name, registered in models.ARCHITECTURES.items():
-            if name not in known:
-                yield name, f"subject: {_described(registered.model_class.__module__)}"
-
-
-def _metrics() -> list[tuple[str, str]]:
-    from harness import metrics
-
-    return [(name, _described(module)) for name, module in metrics.names().items()]
-
-
-def _corpora() -> list[tuple[str, str]]:
-    from harness.corpus.readers import READERS
-
-    return [(name, _described(module)) for name, module in READERS.items()]
 
 
 def _experiments() -> list[tuple[str, str]]:
     from harness.experiment.schema import experiment_names, load
 
     return [(name, load(name).description) for name in experiment_names()]
+
+
+def _registered(package: str, group: str) -> list[tuple[str, str]]:
+    """The names of a registry that is not imported for it, with what their files say."""
+    return [(name, _described(module)) for name, module in Registry("", package, group).modules().items()]
 
 
 def _described(module: str) -> str:
@@ -93,7 +60,8 @@ def _described(module: str) -> str:
 
 KINDS: dict[str, Callable[[], list[tuple[str, str]]]] = {
     "systems": _systems,
-    "metrics": _metrics,
-    "corpora": _corpora,
+    "metrics": partial(_registered, "harness.metrics", "harness.metrics"),
+    "corpora": partial(_registered, "harness.corpus", "harness.corpora"),
+    "judges": partial(_registered, "harness.metrics.autointerp", "harness.judges"),
     "experiments": _experiments,
 }

@@ -1,10 +1,10 @@
 """Which code, and which packages, the result of a stage depends on.
 
 A stage names the modules that compute it. What they import of this project is followed, and for an op of `kernels`
-every implementation that it can choose. Three things are not followed:
+every implementation that it can choose. Two things are not followed:
 
-- what only plans, tells or keeps (`NOT_COMPUTING`): what it decides is in the stage's configuration,
-- what maps names to modules (`REGISTRIES`): the stage names the entry that it uses,
+- what only plans, tells or keeps (`NOT_COMPUTING`): what it decides is in the stage's configuration, and of what is
+  found by name (kernels/registry.py) the stage names the module,
 - other packages: the version counts for those whose numbers we keep (`NUMERIC`).
 """
 
@@ -22,20 +22,17 @@ from harness.base.errors import HarnessError
 from harness.base.files import ROOT, digest
 
 PACKAGES = ("kernels", "models", "saes", "harness")
-# Modules that import others by name. A module that does so and is not here would hide code from the keys
-# (tests/harness/store/test_source.py looks for them).
-REGISTRIES = frozenset(
-    {"models", "saes", "saes.stored", "harness.corpus.readers", "harness.metrics", "harness.experiment.rows"}
-)
 # Folders (all in them) and modules.
 NOT_COMPUTING = (
     "harness.base",
     "harness.corpus.config",
     "harness.experiment",
-    "harness.run.plan",
+    "harness.metrics.metric",
+    "harness.run.numerics",
     "harness.store",
     "harness.tables.table",
     "harness.training.teachers",
+    "kernels.registry",
     "harness.training.upcycling",  # named by the stages of subjects that start from a dense model
 )
 # Import name -> distribution, of packages whose numbers end in a result.
@@ -137,7 +134,7 @@ def _imported(node: ast.AST) -> list[str]:
 
 def _followed(candidate: str, own: str) -> bool:
     """Ours, or of the same other package `own` (a registered architecture may lie in several files)."""
-    if candidate == "harness" or candidate in REGISTRIES:
+    if candidate == "harness":
         return False
     if any(candidate == name or candidate.startswith(f"{name}.") for name in NOT_COMPUTING):
         return False

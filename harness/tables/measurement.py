@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -25,6 +26,8 @@ class Measurement:
     `saw`: the text that the figure was measured on, in a few words, such as "4,032 targets in 64 sequences".
 
     `reason`: where the value is nan, why, and what would be needed; it stands in the table in place of a figure.
+
+    `timing`: a clock or a meter gave it, so that it differs from run to run.
     """
 
     name: str
@@ -36,6 +39,15 @@ class Measurement:
     resampled: Literal["documents", "units", "examples"] | None = None
     reason: str | None = None
     saw: str | None = None
+    timing: bool = False
+
+
+BY_CONSTRUCTION = "by construction: the units are the model"  # why a native system has nothing to splice
+
+
+def not_applicable(names: Iterable[str], version: int, reason: str) -> list[Measurement]:
+    """These figures, which a system cannot have."""
+    return [Measurement(name, math.nan, "", "none", version, reason=reason) for name in names]
 
 
 def save_measurements(folder: Path, measurements: Sequence[Measurement], kernels: dict[str, str]) -> None:

@@ -25,10 +25,6 @@ SCHEMA_VERSION = 1
 SCHEMA_PATH = Path(__file__).with_name("table.schema.json")
 Kind = Literal["reference", "subject", "dictionary"]
 
-# What a clock or an allocator said: it differs between two runs of the same experiment on the same machine.
-TIMING_UNITS = frozenset({"s", "ms", "tokens/s", "documents/s", "J"})
-TIMING_NAMES = frozenset({"cost/peak_memory"})
-
 
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -238,7 +234,7 @@ def _figure(found: dict[int, Measurement], seeds: list[int]) -> Figure:
         direction=first.direction,
         version=first.version,
         seeds=[float(found[seed].value) if seed in found else None for seed in seeds],
-        timing=first.unit in TIMING_UNITS or first.name in TIMING_NAMES,
+        timing=first.timing,
         saw=first.saw,
     )
 

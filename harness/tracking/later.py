@@ -36,7 +36,7 @@ def log_results(folder: Path, store: Path) -> str:
     with tracker.invocation(corpus, made.config_hash, (made.commit, made.dirty)) as invocation:
         for row in table.rows:
             for seed in row.seeds:
-                with invocation.system(row.system, seed, {"kind": row.kind}) as run:
+                with invocation.row(row.system, seed, {"kind": row.kind}) as run:
                     for prefix, curve in _stored_curves(row, seed, store).items():
                         run.curve(curve, prefix)
                     for details in sorted(details_folder(folder, row.system, seed).glob("*/")):

@@ -230,9 +230,9 @@ class Invocation(_Recorded):
             self.tracker.attempt(send)
 
     @contextlib.contextmanager
-    def system(self, name: str, seed: int, params: Mapping[str, Any]) -> Iterator[SystemRun]:
+    def row(self, name: str, seed: int, params: Mapping[str, Any]) -> Iterator[TrackedRow]:
         """The child run of one row and seed; a killed or failed one of the same config is continued."""
-        run = SystemRun(self, name, seed, params)
+        run = TrackedRow(self, name, seed, params)
         try:
             with run.recorded():
                 yield run
@@ -265,7 +265,7 @@ class Invocation(_Recorded):
                 log.info("%s", line)
 
 
-class SystemRun(_Recorded):
+class TrackedRow(_Recorded):
     """A child run. While it is open, a thread sends what its curves gain, and MLflow samples the machine."""
 
     def __init__(self, invocation: Invocation, name: str, seed: int, params: Mapping[str, Any]) -> None:

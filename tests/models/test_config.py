@@ -20,7 +20,7 @@ from models.peer import PeerConfig
         (
             "peer",
             {"gate": "sofmax"},
-            "gate='sofmax' is not known: did you mean softmax? (allowed: relu",
+            "gate='sofmax' is not known: did you mean softmax? (allowed: relu, sigmoid, softmax)",
         ),
         ("dense", {"n_heads": 3}, "n_heads=3 does not split d_model=128 into heads of even width; nearest: 2 or 4"),
         ("dense", {"n_heads": 128}, "n_heads=128 does not split d_model=128 into heads of even width; nearest: 64"),

@@ -20,11 +20,12 @@ from harness.metrics.autointerp import controls, output
 from harness.metrics.autointerp.collect import Wanted, collect
 from harness.metrics.autointerp.contexts import Explanation, Scored, UnitContexts
 from harness.metrics.autointerp.firings import Firings, Text
-from harness.metrics.autointerp.judge import JudgeOptions
+from harness.metrics.autointerp.judge import AnyJudge, ChatOptions
 from harness.metrics.autointerp.panel import Panel, ScorerName, panel
 from harness.metrics.autointerp.sampling import Sample, draw
 from harness.metrics.autointerp.scoring import main_statistic, statistics
 from harness.metrics.autointerp.writes import logits_of, mean_writes, neighbours
+from harness.metrics.metric import register
 from harness.systems.evaluation import Evaluation
 from harness.systems.system import Site
 from harness.tables.measurement import Direction, Measurement
@@ -42,7 +43,7 @@ class Options(Strict):
     """How many units and contexts, who explains and who scores. Numbers of contexts are a unit's."""
 
     units: int = Field(default=100, ge=2, description="Explained in each system.")
-    judge: JudgeOptions = Field(default=JudgeOptions(), description="kind rule asks no model.")
+    judge: AnyJudge = Field(default_factory=dict, validate_default=True, description="kind rule asks no model.")
     explainer: Literal["rule", "llm"] | None = Field(
         default=None, description="Left out: rule where the judge is rule, else llm."
     )
@@ -76,7 +77,7 @@ class Options(Strict):
             raise ValueError(f"density_edges {self.density_edges} must ascend")
         if self.least > min(self.explain, self.explain_silent, self.score, self.score_silent):
             raise ValueError(f"least {self.least} is more than the contexts asked for of some kind")
-        if self.judge.kind == "rule":
+        if not self.chats:
             if self.explainer == "llm":
                 raise ValueError("explainer llm needs a chat judge: set judge.base_url or judge.kind=local")
             chat = sorted({"detection", "fuzzing"} & set(self.scorers))
@@ -87,14 +88,18 @@ class Options(Strict):
         return self
 
     @property
+    def chats(self) -> bool:
+        return isinstance(self.judge, ChatOptions)
+
+    @property
     def who_explains(self) -> Literal["rule", "llm"]:
-        return self.explainer or ("rule" if self.judge.kind == "rule" else "llm")
+        return self.explainer or ("llm" if self.chats else "rule")
 
     @property
     def who_scores(self) -> tuple[ScorerName, ...]:
         if self.scorers:
             return self.scorers
-        return ("rule", "simulation") if self.judge.kind == "rule" else ("detection", "fuzzing")
+        return ("detection", "fuzzing") if self.chats else ("rule", "simulation")
 
     @property
     def wanted(self) -> Wanted:
@@ -132,7 +137,7 @@ def measure(evaluation: Evaluation, options: Options) -> list[Measurement]:
     with panel(options.judge, options.who_explains, options.logit, options.who_scores, options.seed) as chosen:
         explanations, scores, unparsable = _study(chosen, sample, others, options)
     found += _figures(scores, sample, options, evaluation.resamples)
-    if options.judge.kind != "rule":
+    if options.chats:
         found.append(Measurement("autointerp/unparsable", unparsable, "share of answers", "lower", VERSION))
     columns = {f"{scorer}_{name}": values for scorer, of in scores[OWN].items() for name, values in of.items()}
     for control in controls.CONTROLS:
@@ -196,7 +201,7 @@ def _study(
 
 
 def _check(scored: Sequence[Scored], options: Options) -> None:
-    if any(one.unparsable for one in scored):
+    if isinstance(options.judge, ChatOptions) and any(one.unparsable for one in scored):
         from harness.metrics.autointerp.llm_scorers import check_unparsable
 
         check_unparsable(scored, options.judge.unparsable_limit)
@@ -260,3 +265,6 @@ def _clearly_above(own: np.ndarray, control: np.ndarray, weights: np.ndarray, re
     if not there.any():
         return False
     return float(np.quantile(unit_bootstrap(gap[there], weights[there], resamples, seed), 0.025)) > 0
+
+
+register("autointerp", measure, Options, VERSION)

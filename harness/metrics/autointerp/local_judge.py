@@ -13,18 +13,31 @@ import shutil
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from harness.metrics.autointerp.judge import Heartbeat, JudgeError, Request
+from harness.metrics.autointerp.judge import ChatOptions, Heartbeat, Judge, JudgeError, Request, register
 from harness.metrics.autointerp.replies import Replies, Reply
 
 if TYPE_CHECKING:
     from transformers import DynamicCache
 
 log = logging.getLogger(__name__)
+
+
+class LocalOptions(ChatOptions):
+    """A Hugging Face chat model on this machine."""
+
+    kind: Literal["local"] = "local"
+    model: str = Field(default="", description="A folder or Hub name; empty: SmolLM2-135M-Instruct.")
+    batch: int = Field(default=16, ge=1, description="Prompts in one forward pass.")
+
+    def open(self) -> Judge:
+        replies = self.replies("", self.model or "smollm2", {})
+        return LocalJudge(find_model(self.model, self.folder()), replies, self.batch)
 
 
 class LocalJudge:
@@ -161,3 +174,6 @@ def _common_prefix(prompts: Sequence[list[int]]) -> int:
     first, last = min(prompts), max(prompts)
     shortest = min(map(len, prompts)) - 1
     return next((i for i in range(shortest) if first[i] != last[i]), shortest)
+
+
+register("local", LocalOptions)

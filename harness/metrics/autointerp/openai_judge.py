@@ -15,12 +15,14 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import httpx
+from pydantic import Field, field_validator, model_validator
 
-from harness.metrics.autointerp.judge import Heartbeat, JudgeError, JudgeOptions, Request
+from harness.metrics.autointerp.judge import ChatOptions, Heartbeat, Judge, JudgeError, Request, register
+from harness.metrics.autointerp.limits import Budget, Pace
 from harness.metrics.autointerp.replies import Replies, Reply
 
 log = logging.getLogger(__name__)
@@ -29,6 +31,54 @@ LARGEST_REPLY = 1 << 20  # bytes
 LONGEST_WAIT = 300.0  # seconds between two tries; a server that asks for more is an error
 LARGEST_COUNT = 10_000_000  # tokens in one reply's `usage`; more is nonsense
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+class OpenAIOptions(ChatOptions):
+    """Any OpenAI-compatible server."""
+
+    kind: Literal["openai"] = "openai"
+    base_url: str = Field(min_length=1, description="Of the server, with its version part: http://127.0.0.1:8000/v1")
+    model: str = Field(default="", description="The model's name there.")
+    key_variable: str = Field(
+        default="", pattern=r"^([A-Za-z_][A-Za-z0-9_]*)?$",
+        description="The environment variable that holds the key (its name, not the key). Empty: no key is sent.",
+    )  # fmt: skip
+    body: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Fields laid over the request's body; null takes one out (models that refuse max_tokens).",
+    )
+    concurrency: int = Field(default=8, ge=1, le=256, description="Requests under way at once, at most.")
+    requests_per_minute: float = Field(default=0, ge=0, description="At most so many are sent; 0: no limit.")
+    max_tokens_total: int = Field(
+        default=0, ge=0,
+        description="Prompt and reply tokens this judge may use in all, over every run that shares its cache; "
+        "0: no limit.",
+    )  # fmt: skip
+    max_cost: float = Field(default=0, ge=0, description="As max_tokens_total, in the prices' currency.")
+    prompt_price: float = Field(default=0, ge=0, description="Of a million prompt tokens.")
+    reply_price: float = Field(default=0, ge=0, description="Of a million reply tokens.")
+    timeout: float = Field(default=120, gt=0, description="Seconds for one request, all of it.")
+    retries: int = Field(default=6, ge=0, description="Further tries after a failure that may pass.")
+    backoff: float = Field(default=1.0, ge=0, description="Seconds before the first retry; doubles each time.")
+
+    @field_validator("base_url")
+    @classmethod
+    def _plain_address(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("write an address such as http://127.0.0.1:8000/v1")
+        if parts.username or parts.password or parts.query or parts.fragment:
+            raise ValueError("no user, password or query in it: a key goes into the variable that key_variable names")
+        return value.rstrip("/")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> OpenAIOptions:
+        if self.max_cost and not (self.prompt_price or self.reply_price):
+            raise ValueError("max_cost needs prompt_price and reply_price")
+        return self
+
+    def open(self) -> Judge:
+        return OpenAIJudge(self, self.replies(self.base_url, self.model or "default", self.body))
 
 
 class _MayPass(Exception):
@@ -45,7 +95,7 @@ class OpenAIJudge:
 
     scores_options = False  # few servers give log-probabilities; all give text
 
-    def __init__(self, options: JudgeOptions, replies: Replies) -> None:
+    def __init__(self, options: OpenAIOptions, replies: Replies) -> None:
         self.options, self.replies = options, replies
         self._key = _key(options)
         self._url = f"{options.base_url}/chat/completions"
@@ -209,91 +259,7 @@ class OpenAIJudge:
         return " ".join(plain.split())[:200]
 
 
-class Budget:
-    """Tokens and money over every run that shares the cache. What is under way is set aside at its largest possible
-    cost, so the budget is not overstepped by more than a server's own way of counting tokens."""
-
-    def __init__(self, options: JudgeOptions, replies: Replies) -> None:
-        self._options, self._replies = options, replies
-        self._changed = threading.Condition()
-        self._held = [0, 0]  # prompt and reply tokens set aside
-
-    def reserved(self, prompt: int, completion: int) -> _Reserved:
-        return _Reserved(self, prompt, completion)
-
-    def take(self, prompt: int, completion: int) -> None:
-        with self._changed:
-            # Where it does not fit, what is under way may turn out cheaper than was set aside.
-            while self._over(prompt, completion):
-                if self._held == [0, 0]:
-                    raise JudgeError(self._message())
-                self._changed.wait()
-            self._held[0] += prompt
-            self._held[1] += completion
-
-    def give_back(self, prompt: int, completion: int) -> None:
-        with self._changed:
-            self._held[0] -= prompt
-            self._held[1] -= completion
-            self._changed.notify_all()
-
-    def _over(self, prompt: int, completion: int) -> bool:
-        options = self._options
-        prompt += self._replies.prompt_tokens + self._held[0]
-        completion += self._replies.completion_tokens + self._held[1]
-        too_many = options.max_tokens_total and prompt + completion > options.max_tokens_total
-        return bool(too_many or (options.max_cost and self._cost(prompt, completion) > options.max_cost))
-
-    def _cost(self, prompt: int, completion: int) -> float:
-        return (prompt * self._options.prompt_price + completion * self._options.reply_price) / 1e6
-
-    def _message(self) -> str:
-        options, replies = self._options, self._replies
-        prompt, completion = replies.prompt_tokens, replies.completion_tokens
-        spent = [f"{prompt + completion} of {options.max_tokens_total} tokens"] if options.max_tokens_total else []
-        if options.max_cost:
-            spent.append(f"{self._cost(prompt, completion):.4g} of {options.max_cost:g} in cost")
-        return (
-            f"the judge's budget is spent: {', '.join(spent)}; the next request does not fit. {len(replies)} replies "
-            "are kept; raise max_tokens_total or max_cost to continue"
-        )
-
-
-class _Reserved:
-    def __init__(self, budget: Budget, prompt: int, completion: int) -> None:
-        self._budget, self._amount = budget, (prompt, completion)
-
-    def __enter__(self) -> None:
-        self._budget.take(*self._amount)
-
-    def __exit__(self, *_: object) -> None:
-        self._budget.give_back(*self._amount)
-
-
-class Pace:
-    """Keeps requests 60 / `per_minute` seconds apart over all threads; holds all back while a server asks for it."""
-
-    def __init__(self, per_minute: float) -> None:
-        self._gap = 60 / per_minute if per_minute else 0.0
-        self._lock = threading.Lock()
-        self._next = self._not_before = 0.0
-
-    def wait(self, stop: threading.Event) -> None:
-        with self._lock:
-            at = max(time.monotonic(), self._next)
-            self._next = at + self._gap
-        while not stop.is_set():
-            delay = max(at, self._not_before) - time.monotonic()
-            if delay <= 0:
-                return
-            stop.wait(delay)
-
-    def hold(self, seconds: float) -> None:
-        with self._lock:
-            self._not_before = max(self._not_before, time.monotonic() + seconds)
-
-
-def _key(options: JudgeOptions) -> str:
+def _key(options: OpenAIOptions) -> str:
     if not options.key_variable:
         return ""
     key = os.environ.get(options.key_variable, "").strip()
@@ -332,7 +298,7 @@ def _seconds(retry_after: str | None) -> float | None:
     return max(seconds, 0.0) if seconds == seconds else None
 
 
-def _advice(status: int, options: JudgeOptions) -> str:
+def _advice(status: int, options: OpenAIOptions) -> str:
     if status in (401, 403):
         return f" (the key comes from {options.key_variable})" if options.key_variable else " (set judge.key_variable)"
     if status == 404:
@@ -340,3 +306,6 @@ def _advice(status: int, options: JudgeOptions) -> str:
     if status in (402, 429):
         return " (the account has no credit left)"
     return " (redirects are not followed)" if 300 <= status < 400 else ""
+
+
+register("openai", OpenAIOptions)

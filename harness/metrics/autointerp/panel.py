@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from harness.metrics.autointerp.contexts import Explainer, Explanation, Scorer, UnitContexts
-from harness.metrics.autointerp.judge import JudgeOptions
+from harness.metrics.autointerp.judge import ChatOptions, JudgeOptions
 
 ScorerName = Literal["rule", "embedding", "detection", "fuzzing", "simulation"]
 
@@ -48,17 +48,16 @@ def panel(
     from harness.metrics.autointerp.mining import RuleExplainer
     from harness.metrics.autointerp.scoring import ExecutedSimulation, ExecutionScorer
 
-    if judge.kind == "rule":
+    if not isinstance(judge, ChatOptions):
         rule: Explainer = WithLogits(RuleExplainer()) if logit else RuleExplainer()
         made = {"rule": ExecutionScorer, "simulation": ExecutedSimulation, "embedding": _embedding}
         yield Panel(rule, tuple(made[name]() for name in scorers))
         return
 
-    from harness.metrics.autointerp.judge import make_judge
     from harness.metrics.autointerp.llm_explainer import LlmExplainer
     from harness.metrics.autointerp.llm_scorers import LlmDetection, LlmFuzzing, LlmSimulation
 
-    asked = make_judge(judge)
+    asked = judge.open()
     try:
         if explainer == "llm":
             explains: Explainer = LlmExplainer(asked, promoted=logit)

@@ -16,6 +16,7 @@ from pydantic import Field
 
 from harness.base.settings import Strict
 from harness.metrics.joint.supporting_options import SupportingOptions
+from harness.metrics.metric import register
 
 if TYPE_CHECKING:
     from harness.systems.evaluation import Evaluation
@@ -82,3 +83,6 @@ def needed(contexts: int, best: int, tokens: int) -> str:
         return f"underpowered: no pair of units fired together on {tokens:,} tokens"
     more = math.ceil(tokens * contexts / best)
     return f"underpowered: pairs have at most {best} contexts of {contexts} on {tokens:,} tokens; about {more:,} needed"
+
+
+register("joint", measure, Options, VERSION)

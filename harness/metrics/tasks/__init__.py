@@ -25,6 +25,7 @@ from pydantic import Field, computed_field, field_validator
 
 from harness.base.errors import BadInput, HarnessError
 from harness.base.settings import Strict
+from harness.metrics.metric import register
 from harness.metrics.tasks import examples
 from harness.systems.evaluation import Evaluation
 from harness.tables.measurement import Measurement
@@ -196,3 +197,6 @@ def _run(
         )
     assert found is not None
     return dict(found)
+
+
+register("tasks", measure, Options, VERSION)

@@ -13,7 +13,8 @@ import saes
 from harness.base.errors import BadInput
 from harness.experiment.budget import Budget, Matching, _dictionary_cost, amount
 from harness.experiment.schema import load
-from harness.run.plan import Numerics, Plan, make_plan
+from harness.run.numerics import Numerics
+from harness.run.plan import Plan, make_plan
 from saes.relu import ReLUConfig
 
 SMALL = {"d_model": 32, "n_layers": 2, "n_heads": 2}
@@ -81,9 +82,9 @@ def test_training_flops_are_matched_by_tokens_within_two_percent(tmp_path: Path)
     assert plan.matching.notes("dense") == ["not matched: a part of dense+topk"]
     assert plan.matching.notes("peer")[0].startswith("tokens ")
     # The stages are those of the solved systems.
-    trained = {run.spec.name: run.subject.config["training"]["tokens"] for run in plan.runs}
+    trained = {run.spec.name: run.subject.config["training"]["tokens"] for run in plan.rows}
     assert trained["peer"] > 20_000 == trained["dense"]
-    by_name = {run.spec.name: run.subject.key for run in plan.runs}
+    by_name = {run.spec.name: run.subject.key for run in plan.rows}
     assert by_name["dense"] == by_name["dense+topk"]
 
 

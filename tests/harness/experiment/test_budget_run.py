@@ -14,8 +14,9 @@ import torch
 
 from harness.base.errors import BadInput
 from harness.experiment.schema import load
-from harness.run.comparison import Comparison
-from harness.run.plan import Numerics, Plan, make_plan
+from harness.run import comparison
+from harness.run.numerics import Numerics
+from harness.run.plan import Plan, make_plan
 from harness.store.stages import Store
 from harness.tables import table
 from harness.training.record import TrainingRecord
@@ -67,7 +68,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     file = folder / "ways.yaml"
     file.write_text(EXPERIMENT)
     plan = make_plan(load(str(file)), Numerics("cpu", "float32", torch.get_num_threads()))
-    found = Comparison(plan, Store(folder / "store"), folder / "out").run()
+    found = comparison.run(plan, Store(folder / "store"), folder / "out")
     return Ran(file, folder / "store", plan, found)
 
 
@@ -102,7 +103,7 @@ def test_the_scaling_curve_gives_dense_equivalent_compute_to_every_trained_row(r
 
 
 def test_the_trial_with_the_least_dev_loss_is_taken_and_one_that_diverged_has_lost(ran: Ran) -> None:
-    run = next(run for run in ran.plan.runs if run.spec.name == "dense")
+    run = next(run for run in ran.plan.rows if run.spec.name == "dense")
     trials = Trials.load(ran.store / run.subject.folder)
     assert trials is not None
     assert trials.dev[f"{trials.scale:g}"] == min(loss for loss in trials.dev.values() if loss is not None)
@@ -117,8 +118,8 @@ def test_the_trial_with_the_least_dev_loss_is_taken_and_one_that_diverged_has_lo
 
 
 def test_an_upcycled_subject_starts_from_its_dense_row_and_says_so(ran: Ran) -> None:
-    run = next(run for run in ran.plan.runs if run.spec.name == "moex")
-    dense = next(run for run in ran.plan.runs if run.spec.name == "dense")
+    run = next(run for run in ran.plan.rows if run.spec.name == "moex")
+    dense = next(run for run in ran.plan.rows if run.spec.name == "dense")
     assert "upcycled from dense, whose training is counted" in ran.row("moex").notes
     assert ran.row("moex").provenance.stages["upcycled from/0"] == dense.subject.key
     first = {}
@@ -143,19 +144,19 @@ def test_the_plan_is_printed_before_anything_is_trained_and_knows_stored_speeds(
 
 
 def test_a_teacher_from_elsewhere_needs_the_corpuss_tokenizer(ran: Ran, tmp_path: Path) -> None:
-    run = next(run for run in ran.plan.runs if run.spec.name == "dense")
+    run = next(run for run in ran.plan.rows if run.spec.name == "dense")
     folder = ran.store / run.subject.folder / "model"
     target = {"kind": "kl", "teacher": f"hf:{folder}"}
     override = f"systems.dense-relu.training={json.dumps({'target': target})}"
     numerics = Numerics("cpu", "float32", torch.get_num_threads())
     rows = ["budget.matched=none", "learning_rate_trials=null", "scaling=[]"]
     taught = make_plan(load(str(ran.file), [override, *rows]), numerics)
-    student = next(run for run in taught.runs if run.spec.name == "dense-relu")
+    student = next(run for run in taught.rows if run.spec.name == "dense-relu")
     assert student.trained.teacher == folder
-    found = Comparison(taught, Store(ran.store), tmp_path / "out").run()
+    found = comparison.run(taught, Store(ran.store), tmp_path / "out")
     notes = next(row for row in found.rows if row.system == "dense-relu").notes
     assert any("the teacher's own training is not counted" in note for note in notes)
     other = make_plan(load(str(ran.file), [override, *rows, "corpus.vocab_size=290"]), numerics)
     with pytest.raises(BadInput, match=r"teacher .* has another tokenizer"):
-        Comparison(other, Store(tmp_path / "store"), tmp_path / "other").run()
+        comparison.run(other, Store(tmp_path / "store"), tmp_path / "other")
     assert not list((tmp_path / "store").glob("subject/*"))  # before any training

@@ -5,7 +5,8 @@ import pytest
 from harness.base.errors import BadInput
 from harness.experiment.rows import system_specs
 from harness.experiment.schema import experiment_names, load
-from harness.run.plan import Numerics, SystemRun, make_plan
+from harness.run.numerics import Numerics
+from harness.run.plan import PlannedRow, make_plan
 
 
 def problem(*overrides: str, experiment: str = "smoke") -> str:
@@ -20,7 +21,7 @@ def problem(*overrides: str, experiment: str = "smoke") -> str:
 @pytest.mark.parametrize("name", experiment_names())
 def test_every_shipped_experiment_can_run(name: str) -> None:
     plan = make_plan(load(name), Numerics("cpu", "float32", 2))
-    assert plan.runs
+    assert plan.rows
     assert plan.experiment.description
 
 
@@ -42,15 +43,15 @@ def test_settings_in_brackets_are_settings(tmp_path: Path) -> None:
 
 def test_a_dictionary_row_shares_the_subject_of_the_row_without_one() -> None:
     plan = make_plan(load("smoke"), Numerics("cpu", "float32", 1))
-    by_name = {run.spec.name: run for run in plan.runs}
+    by_name = {run.spec.name: run for run in plan.rows}
     assert by_name["dense"].subject.key == by_name["dense+topk"].subject.key
     assert by_name["dense"].subject.key != by_name["peer"].subject.key
 
 
 def test_a_changed_setting_changes_the_stages_that_depend_on_it_and_no_others() -> None:
     numerics = Numerics("cpu", "float32", 1)
-    before = {run.spec.name: run for run in make_plan(load("smoke"), numerics).runs}
-    changed = {run.spec.name: run for run in make_plan(load("smoke", ["systems.dense+topk.k=4"]), numerics).runs}
+    before = {run.spec.name: run for run in make_plan(load("smoke"), numerics).rows}
+    changed = {run.spec.name: run for run in make_plan(load("smoke", ["systems.dense+topk.k=4"]), numerics).rows}
     assert changed["dense+topk"].subject.key == before["dense+topk"].subject.key
     assert changed["dense+topk"].dictionary.key != before["dense+topk"].dictionary.key  # pyright: ignore
     assert changed["dense+topk"].metrics["loss"].key != before["dense+topk"].metrics["loss"].key
@@ -153,9 +154,9 @@ def test_a_wrong_row_name_says_what_is_wrong_with_it(tmp_path: Path, row: str, s
     assert says in problem(experiment=str(file))
 
 
-def runs_of(*overrides: str) -> dict[str, SystemRun]:
+def runs_of(*overrides: str) -> dict[str, PlannedRow]:
     plan = make_plan(load("smoke", list(overrides)), Numerics("cpu", "float32", 1))
-    return {run.spec.name: run for run in plan.runs}
+    return {run.spec.name: run for run in plan.rows}
 
 
 KL = "systems.peer.training={target: {kind: kl, teacher: dense}}"
@@ -186,7 +187,7 @@ def test_an_untrained_control_does_not_depend_on_how_others_are_trained() -> Non
 def test_learning_rate_trials_are_stages_that_a_subject_depends_on_and_the_same_for_every_seed() -> None:
     trials = "learning_rate_trials={scales: [0.5, 2], tokens: 2048}"
     plan = make_plan(load("smoke", [trials, "seeds=[3,4]"]), Numerics("cpu", "float32", 1))
-    first, second = (run for run in plan.runs if run.spec.name == "peer")
+    first, second = (run for run in plan.rows if run.spec.name == "peer")
     assert set(first.trained.trials) == {0.5, 2.0}
     assert first.trained.trials[0.5].config["training"]["table_learning_rate"] == 0.005
     assert first.trained.trials[0.5].config["seed"] == 3

@@ -12,7 +12,8 @@ from harness.experiment.rows import SubjectSpec
 from harness.experiment.schema import load
 from harness.run import estimate
 from harness.run.estimate import Estimate, _teacher_forward_flops, estimates
-from harness.run.plan import Numerics, Plan, make_plan
+from harness.run.numerics import Numerics
+from harness.run.plan import Plan, make_plan
 from harness.store.stages import Store
 
 SMALL = {"d_model": 32, "n_layers": 2, "n_heads": 2}

@@ -23,7 +23,8 @@ from harness import cli
 from harness.base.files import ROOT
 from harness.corpus.build import load as load_corpus
 from harness.experiment.schema import EXPERIMENTS, load
-from harness.run.plan import Numerics, Plan, make_plan
+from harness.run.numerics import Numerics
+from harness.run.plan import Plan, make_plan
 from harness.systems.system import System
 from harness.tables import table
 from harness.training.dictionaries import load_dictionaries
@@ -170,7 +171,7 @@ def test_explained_variance_l0_and_spliced_loss_agree_with_saelens(ran: Ran) -> 
     from sae_lens.evals import ExplainedVarianceCalculator
     from transformers import AutoModelForCausalLM
 
-    run = next(run for run in plan().runs if run.spec.name == "dense+topk")
+    run = next(run for run in plan().rows if run.spec.name == "dense+topk")
     corpus = load_corpus(ran.store / plan().corpus.folder)
     model = AutoModelForCausalLM.from_pretrained(ran.store / run.subject.folder / "model").eval()
     assert run.dictionary is not None
@@ -262,11 +263,12 @@ def test_the_command_itself_ends_so_too(tmp_path: Path) -> None:
     assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("kind", ["systems", "metrics", "corpora", "experiments"])
+@pytest.mark.parametrize("kind", ["systems", "metrics", "corpora", "judges", "experiments"])
 def test_list_names_what_an_experiment_may_use(
     kind: str, tmp_path: Path, in_process: Callable[..., tuple[int, str]]
 ) -> None:
-    expected = {"systems": "SUBJECT+topk", "metrics": "sparsity", "corpora": "installed", "experiments": "quickstart"}
+    expected = {"systems": "SUBJECT+topk", "metrics": "sparsity", "corpora": "installed", "judges": "openai"}
+    expected |= {"experiments": "quickstart"}
     code, said = in_process("list", kind, store=tmp_path)
     assert code == 0
     assert expected[kind] in said
@@ -310,13 +312,13 @@ def test_a_store_and_a_results_folder_that_cannot_be_written_are_bad_input_alike
 
 def test_a_metric_that_raises_costs_its_own_figures_and_never_the_table(ran: Ran, tmp_path: Path) -> None:
     metric = (
-        "from pydantic import BaseModel\nfrom harness.tables.measurement import Measurement\nVERSION = 1\n"
-        "class Options(BaseModel):\n    pass\n"
+        "from harness.base.settings import Strict\nfrom harness.metrics.metric import register\n"
+        "from harness.tables.measurement import Measurement\n"
     )
-    (tmp_path / "raising.py").write_text(metric + "def measure(e, o):\n    raise ValueError('no\\nsuch unit')\n")
-    (tmp_path / "taking.py").write_text(
-        metric + "def measure(e, o):\n    return [Measurement('loss/bits_per_byte', 0.0, '', 'lower', 1)]\n"
-    )
+    raising = "def measure(e, o):\n    raise ValueError('no\\nsuch unit')\nregister('raising', measure, Strict, 1)\n"
+    (tmp_path / "raising.py").write_text(metric + raising)
+    taking = "def measure(e, o):\n    return [Measurement('loss/bits_per_byte', 0.0, '', 'lower', 1)]\n"
+    (tmp_path / "taking.py").write_text(metric + taking + "register('taking', measure, Strict, 1)\n")
     info = tmp_path / "two_metrics-1.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: two-metrics\nVersion: 1\n")

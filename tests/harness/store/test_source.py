@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from harness.experiment.schema import Experiment
-from harness.run.plan import Numerics, make_plan
+from harness.run.numerics import Numerics
+from harness.run.plan import make_plan
 from harness.store import source
 from harness.store.source import PACKAGES, REGISTRIES, closure, source_digest
 
@@ -204,7 +205,7 @@ def stages() -> dict[str, tuple[str, ...]]:
     experiment = Experiment.model_validate(EXPERIMENT)
     plan = make_plan(experiment, Numerics("cpu", "float32", 2))
     found = {"corpus": plan.corpus.modules, "reference": plan.references["bigram"].modules}
-    for run in plan.runs:
+    for run in plan.rows:
         name = run.spec.name.split("[")[0]
         if run.dictionary is None:
             found[name] = run.subject.modules

@@ -14,7 +14,7 @@ from harness.experiment.schema import load
 from harness.metrics import joint, sparsity, usage
 from harness.metrics.joint import supporting
 from harness.metrics.joint.pairs import fired
-from harness.run.measuring import encode, evaluation_of
+from harness.run.stages.codes import evaluation_of, produce
 from harness.systems.collecting import collect, collect_text
 from harness.systems.cost import Cost
 from harness.systems.evaluation import Evaluation
@@ -53,7 +53,7 @@ def evaluation(corpus: Corpus, tmp_path: Path) -> Evaluation:
     config = load("smoke").evaluation
     made = evaluation_of("dense-relu", model, None, corpus, config, COST, tmp_path)
     made.artifacts = tmp_path
-    encode(made, tmp_path, lambda *_: None)
+    produce(made, "codes", tmp_path)
     return made
 
 

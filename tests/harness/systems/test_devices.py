@@ -22,13 +22,13 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 import models
 import saes
-from harness import metrics
 from harness.base.progress import silent
 from harness.corpus import Corpus
 from harness.corpus.build import build, load
 from harness.corpus.config import CorpusConfig
 from harness.experiment.schema import EvaluationConfig
-from harness.run.measuring import encode, evaluation_of
+from harness.metrics.metric import METRICS
+from harness.run.stages.codes import evaluation_of, produce
 from harness.systems.cost import Cost
 from harness.systems.system import Site, System
 from harness.training.dictionaries import Job, load_dictionaries, train_dictionaries
@@ -216,7 +216,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("metric", metrics.METRICS)
+@pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("system", ["pools", "dense+topk"])
 def test_a_metric_computes_on_its_systems_device(
     system: str, metric: str, corpus: Corpus, tmp_path: Path, elsewhere: None
@@ -236,9 +236,9 @@ def test_a_metric_computes_on_its_systems_device(
     (tmp_path / "codes").mkdir()
     (tmp_path / "metric").mkdir()
     evaluation = evaluation_of(system, model, grafts, corpus, config, cost, tmp_path / "codes")
-    encode(evaluation, tmp_path / "codes", silent)
+    produce(evaluation, "codes", tmp_path / "codes")
     evaluation.artifacts = tmp_path / "metric"
-    module = metrics.module_of(metric)
-    found = module.measure(evaluation, module.Options(**OPTIONS.get(metric, {})))
+    chosen = METRICS[metric]
+    found = chosen.measure(evaluation, chosen.options(**OPTIONS.get(metric, {})))
     if metric != "reconstruction" or kind:  # units of a model's own reconstruct nothing
         assert any(math.isfinite(measured.value) for measured in found)

@@ -111,7 +111,7 @@ def test_an_invocation_leaves_parent_child_params_curve_figures_and_corpus(store
     curve = write_curve(tmp_path / "curve.jsonl", range(1, 701))
     table = finished_folder(tmp_path / "results")
     with tracker(Experiment(), store).invocation(Corpus(), "cfg") as invocation:
-        with invocation.system("dense+topk[k=16]", 0, {"kind": "dictionary", "optimizer": {"lr": 0.1}}) as run:
+        with invocation.row("dense+topk[k=16]", 0, {"kind": "dictionary", "optimizer": {"lr": 0.1}}) as run:
             run.curve(curve, prefix="L1.mlp+out")
             run.finish(result())
         invocation.finish(table, tmp_path / "results")
@@ -141,7 +141,7 @@ def test_an_invocation_leaves_parent_child_params_curve_figures_and_corpus(store
 def test_machine_is_sampled_every_second(store):
     with (
         tracker(Experiment(), store).invocation(Corpus(), "cfg") as invocation,
-        invocation.system("dense", 0, {}),
+        invocation.row("dense", 0, {}),
     ):
         time.sleep(2.6)
     metrics = named(client_of(store), "dense")[0].data.metrics
@@ -150,10 +150,10 @@ def test_machine_is_sampled_every_second(store):
 
 def test_failure_is_marked_with_its_traceback_and_interruption_as_killed(store):
     with pytest.raises(RuntimeError), tracker(Experiment(), store).invocation(Corpus(), "a") as invocation:  # noqa: SIM117
-        with invocation.system("dense", 0, {}):
+        with invocation.row("dense", 0, {}):
             raise RuntimeError("the wolf came")
     with pytest.raises(Interrupted), tracker(Experiment(), store).invocation(Corpus(), "b") as invocation:  # noqa: SIM117
-        with invocation.system("peer", 0, {}):
+        with invocation.row("peer", 0, {}):
             raise Interrupted("stop")
     client = client_of(store)
     failed = named(client, "dense seed")[0]
@@ -170,7 +170,7 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 from test_tracking import Corpus, Experiment, tracker
 with tracker(Experiment(), Path({store!r})).invocation(Corpus(), "cfg") as invocation:
-    with invocation.system("dense", 0, {{}}) as run:
+    with invocation.row("dense", 0, {{}}) as run:
         run.curve(Path({curve!r}))
         run._send_curves()
         print("ready", flush=True)
@@ -197,7 +197,7 @@ def test_killed_run_is_reaped_and_continued_strictly_after_its_last_step(store, 
     stored = tmp_path / "stored" / "curve.jsonl"
     with tracker(Experiment(), store).invocation(Corpus(), "cfg") as invocation:
         assert {r.info.status for r in named(client, "quick ")} == {"KILLED", "RUNNING"}
-        with invocation.system("dense", 0, {}) as run:
+        with invocation.row("dense", 0, {}) as run:
             run.curve(curve)
             run._send_curves()
             write_curve(curve, range(1, 41))
@@ -261,7 +261,7 @@ def test_off_costs_no_import_and_does_nothing(tmp_path):
         "class E: name='x'; tracking='off'; model_dump=lambda self: {{}}\n"
         "class C: content_hash='c'\n"
         "with harness.tracking.runs.tracker(E(), Path({!r})).invocation(C(), 'h') as i:\n"
-        "    with i.system('dense', 0, {{}}) as r: r.curve(Path('nowhere')); r.finish(None)\n"
+        "    with i.row('dense', 0, {{}}) as r: r.curve(Path('nowhere')); r.finish(None)\n"
         "    i.finish(None, Path('nowhere'))\n"
         "sys.exit('mlflow' in sys.modules)"
     ).format(str(Path.cwd()), str(tmp_path / "store"))
@@ -281,7 +281,7 @@ def test_server_that_is_down_costs_one_warning_and_little_time(store, tmp_path, 
     with caplog.at_level(logging.WARNING, "harness.tracking.runs"):
         table = finished_folder(tmp_path / "results")
         with tracker(Experiment(), store).invocation(Corpus(), "cfg") as invocation:
-            with invocation.system("dense", 0, {}) as run:
+            with invocation.row("dense", 0, {}) as run:
                 run.curve(write_curve(tmp_path / "c.jsonl", range(1, 5)))
                 run.finish(result())
             invocation.finish(table, tmp_path / "results")
@@ -330,7 +330,7 @@ def test_real_server_gets_everything_and_loses_nothing_when_it_dies(store, tmp_p
         with server(store) as uri:
             monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
             held = tracker(Experiment(), store)
-            with held.invocation(Corpus(), "live") as invocation, invocation.system("dense", 0, {}) as run:
+            with held.invocation(Corpus(), "live") as invocation, invocation.row("dense", 0, {}) as run:
                 run.curve(curve)
                 run.finish(result("dense"))
             client = MlflowClient(uri)
@@ -339,7 +339,7 @@ def test_real_server_gets_everything_and_loses_nothing_when_it_dies(store, tmp_p
             assert held.links()[0].startswith(f"{uri}/#/experiments/")
             second = tracker(Experiment(), store).invocation(Corpus(), "cfg")
             invocation = second.__enter__()
-            lost = invocation.system("dense+topk[k=16]", 0, {})
+            lost = invocation.row("dense+topk[k=16]", 0, {})
             run = lost.__enter__()
         run.finish(result())
         lost.__exit__(None, None, None)
@@ -473,7 +473,7 @@ def test_a_very_long_row_name_keeps_tracking_on(tmp_path):
     held = tracker(Experiment(rest={"systems": {name: {"lr": 1}, f"{name}x": {"lr": 2}}}), tmp_path)
     figures = [Measurement(f"of {name}/value", 1.0, "", "none", 1)]
     with held.invocation(Corpus(), "cfg") as invocation:
-        with invocation.system(name, 0, {"kind": "dictionary"}) as run:
+        with invocation.row(name, 0, {"kind": "dictionary"}) as run:
             run.finish(SeedResult(name, "dictionary", 0, figures, RowProvenance()))
         parent = invocation.run_id
     assert held.client is not None
@@ -491,7 +491,7 @@ def test_thousands_of_figures_and_figures_that_are_not_finite_keep_tracking_on(t
     figures += [Measurement(f"joint/broken_{n}", value, "", "none", 1) for n, value in enumerate([math.nan, math.inf])]
     held = tracker(Experiment(), tmp_path)
     params = {"kind": "subject", "long": "x" * 20_000}
-    with held.invocation(Corpus(), "cfg") as invocation, invocation.system("dense", 0, params) as run:
+    with held.invocation(Corpus(), "cfg") as invocation, invocation.row("dense", 0, params) as run:
         run.finish(SeedResult("dense", "subject", 0, figures, RowProvenance()))
     assert held.client is not None
     metrics = held.client.get_run(run.run_id).data.metrics

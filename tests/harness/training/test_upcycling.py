@@ -13,7 +13,8 @@ import models
 from harness.base.errors import BadInput
 from harness.experiment.budget import Budget
 from harness.experiment.schema import load
-from harness.run.plan import Numerics, Plan, SystemRun, make_plan
+from harness.run.numerics import Numerics
+from harness.run.plan import Plan, PlannedRow, make_plan
 from harness.training import upcycling
 
 SMALL = {"d_model": 32, "n_layers": 2, "n_heads": 2}
@@ -27,8 +28,8 @@ def planned(tmp_path: Path, systems: dict[str, Any], **more: Any) -> Plan:
     return make_plan(load(str(file)), Numerics("cpu", "float32", 1))
 
 
-def runs(plan: Plan, seed: int = 0) -> dict[str, SystemRun]:
-    return {run.spec.name: run for run in plan.runs if run.seed == seed}
+def runs(plan: Plan, seed: int = 0) -> dict[str, PlannedRow]:
+    return {run.spec.name: run for run in plan.rows if run.seed == seed}
 
 
 def budgets(plan: Plan) -> dict[str, Budget]:
@@ -43,7 +44,7 @@ def test_the_dense_stage_is_upstream_and_nothing_of_other_rows_changes(tmp_path:
     }
     plan = planned(tmp_path, ROWS, **more)
     first, second = runs(plan), runs(plan, 1)
-    dense = {run.seed: run.subject for run in plan.runs if run.spec.name == "dense"}
+    dense = {run.seed: run.subject for run in plan.rows if run.spec.name == "dense"}
     assert dense[0].key in first["switch"].subject.upstream
     assert dense[1].key in second["switch"].subject.upstream
     trial = next(iter(second["switch"].trained.trials.values()))

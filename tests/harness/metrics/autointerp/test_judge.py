@@ -1,45 +1,61 @@
-import pytest
-from pydantic import ValidationError
+from typing import Any
 
-from harness.metrics.autointerp.judge import JudgeOptions, Message, Request, cache_folder, make_judge
+import pytest
+
+from harness.base.errors import BadInput
+from harness.base.settings import validated
+from harness.metrics.autointerp import Options
+from harness.metrics.autointerp.judge import Message, Request
+from harness.metrics.autointerp.local_judge import LocalOptions
+from harness.metrics.autointerp.openai_judge import OpenAIOptions
 from harness.metrics.autointerp.replies import Replies, Reply
 
 
+def judge_of(**options: Any) -> Any:
+    return validated(Options, {"judge": options}, where="metrics.autointerp").judge
+
+
 def test_an_address_alone_means_a_server_and_nothing_at_all_means_no_model():
-    assert JudgeOptions().kind == "rule"
-    assert JudgeOptions.model_validate({"base_url": "http://127.0.0.1:1/v1/"}).kind == "openai"
-    assert JudgeOptions.model_validate({"base_url": "http://127.0.0.1:1/v1/"}).base_url == "http://127.0.0.1:1/v1"
+    assert Options().judge.kind == "rule"
+    assert judge_of().kind == "rule"
+    assert judge_of(base_url="http://127.0.0.1:1/v1/").kind == "openai"
+    assert judge_of(base_url="http://127.0.0.1:1/v1/").base_url == "http://127.0.0.1:1/v1"
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"base_url": "http://me:secret@host/v1"}, "no user, password"),
+        ({"base_url": "http://me:secret@host/v1"}, r"judge\.base_url = .*no user, password"),
         ({"base_url": "http://host/v1?key=secret"}, "no user, password"),
         ({"base_url": "host/v1"}, "write an address"),
         ({"base_url": "file:///etc/passwd"}, "write an address"),
-        ({"kind": "openai"}, "needs base_url"),
-        ({"kind": "local", "base_url": "http://host/v1"}, "belongs to kind openai"),
-        ({"model": "m"}, "model belongs to"),
+        ({"kind": "openai"}, r"judge\.base_url: field required"),
+        ({"kind": "local", "base_url": "http://host/v1"}, r"judge\.base_url: unknown key"),
+        ({"kind": "chat"}, r"judge\.kind = 'chat': \(allowed: local, openai, rule\)"),
+        ({"model": "m"}, r"judge\.model: unknown key"),
         ({"base_url": "http://host/v1", "max_cost": 1}, "needs prompt_price"),
         ({"base_url": "http://host/v1", "key_variable": "sk-abc-1"}, "key_variable"),
-        ({"adress": 1}, "adress"),
+        ({"kind": "rule", "adress": 1}, "adress"),
     ],
 )
 def test_options_that_cannot_be_meant_are_refused(options, message):
-    with pytest.raises(ValidationError, match=message):
-        JudgeOptions.model_validate(options)
-
-
-def test_the_rule_judge_is_no_chat_judge():
-    with pytest.raises(ValueError, match="openai and local"):
-        make_judge(JudgeOptions())
+    with pytest.raises(BadInput, match=message):
+        judge_of(**options)
 
 
 def test_replies_are_kept_in_the_store_unless_told_otherwise(monkeypatch, tmp_path):
     monkeypatch.setenv("HARNESS_STORE", str(tmp_path))
-    assert cache_folder(JudgeOptions()) == tmp_path / "judge"
-    assert cache_folder(JudgeOptions(cache="elsewhere")).name == "elsewhere"
+    assert LocalOptions().folder() == tmp_path / "judge"
+    assert LocalOptions(cache="elsewhere").folder().name == "elsewhere"
+
+
+def test_a_judge_is_told_apart_by_its_address_its_model_and_what_is_laid_over_requests(tmp_path):
+    options: dict[str, Any] = {"base_url": "http://host/v1", "model": "m", "cache": str(tmp_path)}
+    asked = [options, options | {"model": "n"}, options | {"base_url": "http://host/v2"}, options | {"body": {"a": 1}}]
+    judges = [OpenAIOptions(**each).open() for each in [*asked, options | {"retries": 1}]]
+    for judge in judges:
+        judge.close()
+    assert len({judge.replies.path for judge in judges}) == 4
 
 
 def test_requests_differ_by_all_that_changes_a_reply():

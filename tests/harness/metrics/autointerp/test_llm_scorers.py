@@ -7,7 +7,7 @@ import pytest
 
 from harness.bench.chat_server import ChatServer, Script, answer
 from harness.metrics.autointerp.contexts import NEAR_MISS, RANDOM, Context, Explanation, Scored, UnitContexts
-from harness.metrics.autointerp.judge import JudgeError, JudgeOptions, Request, make_judge
+from harness.metrics.autointerp.judge import JudgeError, Request
 from harness.metrics.autointerp.llm_explainer import LlmExplainer
 from harness.metrics.autointerp.llm_scorers import (
     WRONGLY_MARKED,
@@ -16,6 +16,7 @@ from harness.metrics.autointerp.llm_scorers import (
     LlmSimulation,
     check_unparsable,
 )
+from harness.metrics.autointerp.openai_judge import OpenAIOptions
 from harness.metrics.autointerp.replies import Reply
 
 WORDS = [" cat", " dog", " red", " blue", " runs", " sits", " on", " under"]
@@ -205,9 +206,9 @@ def test_over_http_with_faults_the_scores_are_those_of_an_undisturbed_judge(tmp_
         delay=lambda n: rng.uniform(0, 0.02),
     )
     with ChatServer(script) as server:
-        judge = make_judge(
-            JudgeOptions(base_url=server.base_url, backoff=0.001, retries=15, cache=str(tmp_path), concurrency=5)
-        )
+        judge = OpenAIOptions(
+            base_url=server.base_url, backoff=0.001, retries=15, cache=str(tmp_path), concurrency=5
+        ).open()
         explanations = LlmExplainer(judge).explain_all(UNITS)
         pairs = list(zip(explanations, UNITS, strict=True))
         found = [scorer.score_all(pairs) for scorer in (LlmDetection(judge, seed=0), LlmSimulation(judge))]
@@ -228,7 +229,7 @@ def test_over_http_with_faults_the_scores_are_those_of_an_undisturbed_judge(tmp_
 )
 def test_hostile_replies_are_counted_and_break_nothing(tmp_path, hostile):
     with ChatServer(Script(reply=lambda messages: hostile)) as server:
-        judge = make_judge(JudgeOptions(base_url=server.base_url, cache=str(tmp_path)))
+        judge = OpenAIOptions(base_url=server.base_url, cache=str(tmp_path)).open()
         LlmExplainer(judge).explain_all(UNITS)
         pairs = [(Explanation("a", "llm"), unit) for unit in UNITS]
         for scorer in (LlmDetection(judge, seed=0), LlmFuzzing(judge, seed=0), LlmSimulation(judge)):

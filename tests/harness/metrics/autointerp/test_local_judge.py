@@ -7,8 +7,8 @@ import torch
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from harness.metrics.autointerp.judge import JudgeError, JudgeOptions, Message, Request, make_judge
-from harness.metrics.autointerp.local_judge import LocalJudge, find_model
+from harness.metrics.autointerp.judge import JudgeError, Message, Request
+from harness.metrics.autointerp.local_judge import LocalJudge, LocalOptions, find_model
 from harness.metrics.autointerp.replies import Replies
 
 TEMPLATE = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}{% if add_generation_prompt %}>{% endif %}"
@@ -71,9 +71,9 @@ def test_options_that_begin_alike_are_refused(chat_model, tmp_path):
 def test_a_model_without_chat_template_and_one_that_is_not_there_are_named(chat_model, tmp_path):
     (chat_model / "chat_template.jinja").unlink()
     with pytest.raises(JudgeError, match="no chat template"):
-        make_judge(JudgeOptions(kind="local", model=str(chat_model), cache=str(tmp_path)))
+        LocalOptions(model=str(chat_model), cache=str(tmp_path)).open()
     with pytest.raises(JudgeError, match=r"cannot load the judge .*nowhere"):
-        make_judge(JudgeOptions(kind="local", model=str(tmp_path / "nowhere"), cache=str(tmp_path)))
+        LocalOptions(model=str(tmp_path / "nowhere"), cache=str(tmp_path)).open()
 
 
 def test_without_the_example_s_package_the_command_that_gets_it_is_named(tmp_path, monkeypatch):

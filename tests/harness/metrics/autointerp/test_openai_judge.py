@@ -14,7 +14,8 @@ import pytest
 from harness.base.files import ROOT
 from harness.bench.chat_server import ChatServer, Script
 from harness.metrics.autointerp import openai_judge
-from harness.metrics.autointerp.judge import Judge, JudgeError, JudgeOptions, Message, Request, make_judge
+from harness.metrics.autointerp.judge import Judge, JudgeError, Message, Request
+from harness.metrics.autointerp.openai_judge import OpenAIOptions
 
 
 def question(text: str, **more) -> Request:
@@ -27,7 +28,7 @@ def repeat(messages) -> str:
 
 def judge(server: ChatServer, tmp_path: Path, **options) -> Judge:
     defaults = {"backoff": 0.01, "timeout": 5, "cache": str(tmp_path / "cache")}
-    return make_judge(JudgeOptions(base_url=server.base_url, **{**defaults, **options}))
+    return OpenAIOptions(base_url=server.base_url, **{**defaults, **options}).open()
 
 
 def texts(judge: Judge, questions: list[str]) -> list[str]:
@@ -220,8 +221,9 @@ def test_a_cost_budget_counts_replies_that_could_not_be_used(tmp_path):
 
 ASKING = """
 import sys
-from harness.metrics.autointerp.judge import JudgeOptions, Message, Request, make_judge
-judge = make_judge(JudgeOptions(base_url=sys.argv[1], cache=sys.argv[2], concurrency=4))
+from harness.metrics.autointerp.judge import Message, Request
+from harness.metrics.autointerp.openai_judge import OpenAIOptions
+judge = OpenAIOptions(base_url=sys.argv[1], cache=sys.argv[2], concurrency=4).open()
 print("ready", flush=True)
 requests = [Request((Message("system", "repeat"), Message("user", f"question {n}"))) for n in range(40)]
 assert [reply.text for reply in judge.ask(requests)] == [f"question {n}" for n in range(40)]

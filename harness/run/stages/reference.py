@@ -1,0 +1,55 @@
+"""The stage `reference`: the loss of an n-gram model on the targets that systems are measured on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from harness.corpus import Corpus
+from harness.corpus.references import log_probabilities
+from harness.metrics import loss
+from harness.store.stages import Stage
+from harness.tables.measurement import Measurement, load_measurements, save_measurements
+
+if TYPE_CHECKING:
+    from harness.experiment.schema import EvaluationConfig
+
+
+def stage(name: str, evaluation: EvaluationConfig, corpus: Stage) -> Stage:
+    """Keyed by the n-gram model, the corpus and how much of it is scored."""
+    return Stage(
+        kind="reference",
+        label=f"reference {name}",
+        config={"reference": name, "sequences": evaluation.sequences, "resamples": evaluation.resamples},
+        upstream=(corpus.key,),
+        modules=(__name__,),
+    )
+
+
+def produce(name: str, corpus: Corpus, config: EvaluationConfig, work: Path) -> None:
+    log_p = log_probabilities(name, corpus)  # [sequences, length], nats
+    total = min(config.sequences, len(corpus.eval))
+    batch = corpus.eval.batch(torch.arange(total))
+    targets = slice(1, None)
+    document = batch.document[:, targets].reshape(-1)
+    ids, rows = document.unique(return_inverse=True)
+
+    def by_document(values: torch.Tensor) -> torch.Tensor:
+        return torch.zeros(len(ids), dtype=torch.float64).index_add_(0, rows, values.reshape(-1).double())
+
+    targets_read = batch.n_bytes[:, targets].numel()
+    measured = loss.summaries(
+        by_document(-torch.as_tensor(log_p[:total])[:, targets]),
+        by_document(batch.n_bytes[:, targets]),
+        by_document(torch.ones_like(batch.n_bytes[:, targets])),
+        config.resamples,
+    )
+    saw = f"{targets_read:,} targets in {total:,} sequences"
+    save_measurements(work, [replace(one, saw=saw) for one in measured], {})
+
+
+def read(folder: Path) -> list[Measurement]:
+    return load_measurements(folder)[0]

@@ -1,0 +1,205 @@
+"""The stages `subject` and `trial`: a model trained (or left as it was initialised), after what it needs: a teacher, a
+dense model that it starts from, trials of learning rates."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+import models
+from harness.base.errors import Diverged
+from harness.base.progress import stage_progress
+from harness.corpus import Corpus
+from harness.run.numerics import Numerics
+from harness.store.stages import Stage
+from harness.training import teachers, upcycling
+from harness.training.config import TrainingConfig
+from harness.training.objective import dev_cross_entropy
+from harness.training.record import TrainingRecord
+from harness.training.subject import Teacher, save_untrained, train_subject
+from harness.training.trials import Outcome, Trials, trial_config
+
+if TYPE_CHECKING:
+    from harness.experiment.rows import SubjectSpec
+    from harness.experiment.schema import Experiment
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SubjectStages:
+    """The stage that trains a subject with one seed, and those that it needs: its teacher, its learning-rate trials (by
+    the factor that scales the rates), and by seed the dense subject that it starts from (its trials have the first
+    seed)."""
+
+    spec: SubjectSpec
+    seed: int
+    stage: Stage
+    trials: dict[float, Stage]
+    teacher: SubjectStages | Path | None
+    origins: dict[int, SubjectStages] = field(default_factory=dict)
+
+    def before(self) -> Iterator[Stage]:
+        for origin in self.origins.values():
+            yield from origin.before()
+            yield origin.stage
+        if isinstance(self.teacher, SubjectStages):
+            yield from self.teacher.before()
+            yield self.teacher.stage
+        yield from self.trials.values()
+
+
+def stages(spec: SubjectSpec, seed: int, experiment: Experiment, numerics: Numerics, corpus: Stage) -> SubjectStages:
+    """Keyed by architecture and settings, training, seed, numerics, corpus, and the stages that it needs."""
+    config = models.ARCHITECTURES[spec.architecture].config(**spec.settings)
+    determined = {
+        "architecture": spec.architecture,
+        "settings": {name: getattr(config, name) for name in type(config).settings()},
+        **numerics.as_config(),
+    }
+    modules = (__name__, *spec.modules)
+    if spec.untrained:
+        untrained = {**determined, "training": {"tokens": 0}, "seed": seed}
+        stage = Stage("subject", f"subject {spec.name}, seed {seed}", untrained, (corpus.key,), modules)
+        return SubjectStages(spec, seed, stage, {}, None)
+    upstream, chosen_from = [corpus.key], {}
+    teacher: SubjectStages | Path | None = None
+    if isinstance(spec.teacher, Path):
+        teacher = spec.teacher
+        upstream.append(teachers.digest_of(teacher))
+    elif spec.teacher is not None:
+        teacher = stages(spec.teacher, seed, experiment, numerics, corpus)
+        upstream.append(teacher.stage.key)
+    origins: dict[int, SubjectStages] = {}
+    if spec.origin is not None:
+        modules = (*modules, "harness.training.upcycling")
+        first_too = experiment.seeds[:1] if experiment.learning_rate_trials is not None else ()
+        for each in (seed, *first_too):
+            origins[each] = stages(spec.origin, each, experiment, numerics, corpus)
+        upstream.append(origins[seed].stage.key)
+        determined["upcycled_from"] = spec.origin.architecture
+    trials = {}
+    if experiment.learning_rate_trials is not None:
+        # One choice for all seeds, made with the first.
+        first = experiment.seeds[0]
+        for scale in experiment.learning_rate_trials.scales:
+            trial = trial_config(spec.training, scale, experiment.learning_rate_trials)
+            trials[scale] = Stage(
+                kind="trial",
+                label=f"trial of {spec.name}, learning rates x {scale:g}",
+                config={**determined, "training": trial.model_dump(mode="json"), "seed": first},
+                upstream=(corpus.key, *([origins[first].stage.key] if origins else [])),
+                modules=modules,
+            )
+        upstream += [stage.key for stage in trials.values()]
+        chosen_from = {"learning_rate_trials": list(trials)}
+    stage = Stage(
+        kind="subject",
+        label=f"subject {spec.name}, seed {seed}",
+        config={**determined, "training": spec.training.model_dump(mode="json"), "seed": seed, **chosen_from},
+        upstream=tuple(upstream),
+        modules=modules,
+    )
+    return SubjectStages(spec, seed, stage, trials, teacher, origins)
+
+
+@dataclass(frozen=True)
+class Start:
+    """What training starts from. dense: the stage folder of the dense subject that becomes this one, if any."""
+
+    spec: SubjectSpec
+    seed: int
+    corpus: Corpus
+    numerics: Numerics
+    dense: Path | None
+
+    def model(self) -> PreTrainedModel:
+        """Freshly initialised, or made of the dense one, on the device."""
+        if self.dense is not None:
+            made: Any = upcycling.initial(self.spec.architecture, self.spec.settings, self.dense / "model", self.seed)
+        else:
+            torch.manual_seed(self.seed)
+            made = models.build(
+                self.spec.architecture,
+                **self.spec.settings,
+                vocab_size=self.corpus.info.vocab_size,
+                max_position_embeddings=self.corpus.train.length,
+                bos_token_id=self.corpus.info.end_of_text,
+                eos_token_id=self.corpus.info.end_of_text,
+            )
+        return made.to(self.numerics.device)
+
+
+def produce(start: Start, teacher: Teacher | None, trials: Trials | None, label: str, work: Path) -> None:
+    """Leaves the trained model with its tokenizer, its curve and its record. trials: those that were made, whose choice
+    scales the learning rates."""
+    spec = start.spec
+    if spec.untrained:
+        save_untrained(start.model(), start.corpus.train.length, work)
+    else:
+        training = spec.training if trials is None else spec.training.scaled(trials.scale)
+        _train(start, training, label, work, teacher)
+        if start.dense is not None:
+            upcycling.charge(work, start.dense)
+    if trials is not None:
+        trials.save(work)
+    start.corpus.tokenizer().save_pretrained(work / "model")
+
+
+def produce_trial(start: Start, training: TrainingConfig, label: str, work: Path) -> None:
+    """The stage `trial`: what a factor on the learning rates comes to; no loss where it diverges."""
+    try:
+        model = _train(start, training, label, work)
+    except Diverged as error:
+        log.warning("%s: %s", label, error)
+        outcome = Outcome(None, error.training_flops)
+    else:
+        loss = dev_cross_entropy(model, start.corpus.dev)
+        outcome = Outcome.of(loss, TrainingRecord.load(work).training_flops)
+    outcome.save(work)
+
+
+def read(folder: Path, device: str) -> PreTrainedModel:
+    """The trained subject, in evaluation mode."""
+    return _loaded(folder / "model", device).eval()
+
+
+def read_teacher(folder: Path, device: str) -> Teacher:
+    """A subject's stage folder as a teacher, with what its own training took."""
+    return Teacher(_loaded(folder / "model", device), TrainingRecord.load(folder).training_flops)
+
+
+def read_foreign_teacher(folder: Path, device: str) -> Teacher:
+    """A Hugging Face model as a teacher. What its training took nobody here knows: 0."""
+    return Teacher(_loaded(folder, device), 0.0)
+
+
+def _loaded(folder: Path, device: str) -> PreTrainedModel:
+    model: Any = AutoModelForCausalLM.from_pretrained(folder)
+    return model.to(device)
+
+
+def _train(
+    start: Start, training: TrainingConfig, label: str, work: Path, teacher: Teacher | None = None
+) -> PreTrainedModel:
+    model = start.model()
+    with stage_progress(label) as report:
+        train_subject(
+            model,
+            training,
+            start.corpus.train,
+            seed=start.seed,
+            work=work,
+            report=report,
+            device=start.numerics.device,
+            dtype=start.numerics.dtype,
+            teacher=teacher,
+            dev=start.corpus.dev,
+        )
+    return model

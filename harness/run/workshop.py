@@ -1,0 +1,166 @@
+"""Gives every stage of a plan: from the store where it is finished, else produced, after what it needs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from harness.base.errors import Interrupted
+from harness.base.stop import STOP
+from harness.corpus import Corpus
+from harness.run.plan import Plan, PlannedRow
+from harness.run.stages import codes, corpus, dictionary, metric, reference, subject
+from harness.run.stages.subject import Start, SubjectStages
+from harness.store.stages import Stage, Store
+from harness.systems.evaluation import Evaluation
+from harness.tables.measurement import Measurement
+from harness.training.dictionary_record import DictionaryRecord
+from harness.training.record import CURVE_FILE, TrainingRecord
+from harness.training.subject import Teacher
+from harness.training.trials import Outcome, Trials, chosen, trial_config
+
+log = logging.getLogger(__name__)
+
+
+class Workshop:
+    """One plan and the store. The corpus is produced when the workshop opens; everything else when it is asked for."""
+
+    def __init__(self, plan: Plan, store: Store) -> None:
+        self.plan, self.store = plan, store
+        config = plan.experiment.corpus
+        stage = plan.corpus
+        self.corpus: Corpus = corpus.read(self._finished(stage, lambda work: corpus.produce(config, stage.label, work)))
+
+    def reference(self, name: str) -> list[Measurement]:
+        """The figures of an n-gram model."""
+        evaluation = self.plan.experiment.evaluation
+        return reference.read(
+            self._finished(
+                self.plan.references[name], lambda work: reference.produce(name, self.corpus, evaluation, work)
+            )
+        )
+
+    def subject(self, stages: SubjectStages, follow: Callable[[Path], None] | None = None) -> Path:
+        """The folder of a trained subject. `follow` is told where the curve is written while it trains."""
+        if (stored := self.store.finished(stages.stage)) is not None:
+            return stored
+        for origin in stages.origins.values():
+            self.subject(origin)
+        teacher, trials = self._teacher(stages), self._trials(stages)
+
+        def produce(work: Path) -> None:
+            if follow:
+                follow(work / CURVE_FILE)
+            subject.produce(self._start(stages, stages.seed), teacher, trials, stages.stage.label, work)
+
+        return self._finished(stages.stage, produce)
+
+    def dictionaries(self, row: PlannedRow) -> Path:
+        """The folder of a row's dictionaries, trained in one pass of the subject with those of all rows like it."""
+        assert row.dictionary is not None
+        assert row.spec.dictionary is not None
+        if (stored := self.store.finished(row.dictionary)) is not None:
+            return stored
+        together = {
+            key: (spec, name)
+            for key, spec, name in self._learnt(row.subject)
+            if key == row.dictionary.key or dictionary.learnt_together(row.spec.dictionary, spec)
+        }
+
+        def produce(work: dict[str, Path]) -> None:
+            wanted = {key: dictionary.Wanted(together[key][0], folder) for key, folder in work.items()}
+            label = f"dictionaries of {row.spec.subject.name}, seed {row.seed}"
+            log.info("%s: %s", label, ", ".join(together[key][1] for key in wanted))
+            model = subject.read(self.subject(row.trained), self.plan.numerics.device)
+            dictionary.produce(wanted, model, self.corpus, row.seed, label)
+
+        stages = {other.dictionary.key: other.dictionary for other in self.plan.rows if other.dictionary is not None}
+        self.store.run_together([stages[key] for key in together], produce)
+        _stop_if_asked()
+        return self.store.root / row.dictionary.folder
+
+    def evaluation(self, row: PlannedRow) -> Evaluation:
+        """The row's system on the evaluation split. Its codes are there once `codes` was asked for."""
+        folder, device = self.subject(row.trained), self.plan.numerics.device
+        trials = Trials.load(folder)
+        cost = TrainingRecord.load(folder).cost(trial_flops=trials.flops if trials else 0.0)
+        grafts = None
+        if row.spec.dictionary is not None:
+            learnt = self.dictionaries(row)
+            grafts = dictionary.read(learnt, row.spec.dictionary, device)
+            cost = DictionaryRecord.load(learnt).added_to(cost)
+        model = subject.read(folder, device)
+        encoded = self.store.root / row.codes.folder
+        return codes.evaluation_of(
+            row.spec.name, model, grafts, self.corpus, self.plan.experiment.evaluation, cost, encoded
+        )
+
+    def codes(self, row: PlannedRow, evaluation: Callable[[], Evaluation]) -> Path:
+        return self._finished(row.codes, lambda work: codes.produce(evaluation(), row.codes.label, work))
+
+    def metric(self, row: PlannedRow, name: str, evaluation: Callable[[], Evaluation]) -> Path:
+        """The folder of what a metric found. Raises what the metric raises."""
+        stage, options, encoded = row.metrics[name], self.plan.metric_options[name], self.store.root / row.codes.folder
+        return self._finished(
+            stage, lambda work: metric.produce(name, options, evaluation(), encoded, stage.label, work)
+        )
+
+    def kernels(self, row: PlannedRow) -> dict[str, str]:
+        """Op → implementation that ran while the row's subject and dictionaries were trained."""
+        ran = dict(TrainingRecord.load(self.subject(row.trained)).kernels)
+        return ran if row.dictionary is None else ran | DictionaryRecord.load(self.dictionaries(row)).kernels
+
+    def _learnt(self, of: Stage) -> list[tuple[str, dictionary.DictionarySpec, str]]:
+        """Key, dictionaries and row of every planned row with dictionaries on this subject."""
+        return [
+            (row.dictionary.key, row.spec.dictionary, row.spec.name)
+            for row in self.plan.rows
+            if row.dictionary is not None and row.spec.dictionary is not None and row.subject.key == of.key
+        ]
+
+    def _teacher(self, stages: SubjectStages) -> Teacher | None:
+        if stages.teacher is None:
+            return None
+        if isinstance(stages.teacher, Path):
+            return subject.read_foreign_teacher(stages.teacher, self.plan.numerics.device)
+        return subject.read_teacher(self.subject(stages.teacher), self.plan.numerics.device)
+
+    def _trials(self, stages: SubjectStages) -> Trials | None:
+        """Runs the trials of a subject, with the first seed, and chooses among them."""
+        wanted, outcomes = self.plan.experiment.learning_rate_trials, {}
+        if wanted is None or not stages.trials:
+            return None
+        start = self._start(stages, self.plan.experiment.seeds[0])
+        for scale, stage in stages.trials.items():
+            training = trial_config(stages.spec.training, scale, wanted)
+            outcomes[scale] = Outcome.load(
+                self._finished(
+                    stage,
+                    lambda work, training=training, label=stage.label: subject.produce_trial(
+                        start, training, label, work
+                    ),
+                )
+            )
+        return chosen(outcomes, stages.spec.name)
+
+    def _start(self, stages: SubjectStages, seed: int) -> Start:
+        dense = self.store.root / stages.origins[seed].stage.folder if stages.origins else None
+        return Start(stages.spec, seed, self.corpus, self.plan.numerics, dense)
+
+    def _finished(self, stage: Stage, produce: Callable[[Path], None]) -> Path:
+        """The folder of a stage, produced unless it is stored. Raises Interrupted if SIGTERM came meanwhile."""
+
+        def said(work: Path) -> None:
+            log.info("%s", stage.label)  # by the one that computes it, not by those that wait for it
+            produce(work)
+
+        folder = self.store.run(stage, said)
+        _stop_if_asked()
+        return folder
+
+
+def _stop_if_asked() -> None:
+    """SIGTERM too late for training to stop: everything is stored."""
+    if STOP.requested:
+        raise Interrupted("stopped; run the same command to continue")
