@@ -125,7 +125,7 @@ def list_(what: Annotated[str, typer.Argument(help="systems, metrics, corpora, j
 @app.command()
 def show(results: Annotated[Path, typer.Argument(help="A results folder, such as results/quickstart.")]) -> None:
     """Show the table of a results folder."""
-    from harness.tables.table import read
+    from harness.tables.folder import read
 
     _show(read(results))
 

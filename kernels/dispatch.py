@@ -24,7 +24,6 @@ IMPLEMENTATIONS = ("reference", "cpu", "gpu")
 CPU_DTYPES = (torch.float32,)
 GPU_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
-_used: dict[str, str] = {}
 _recordings: list[dict[str, str]] = []
 _said: set[tuple[str, str]] = set()
 
@@ -95,14 +94,8 @@ def load(package: str, implementation: str) -> ModuleType:
 
 
 def record(op: str, implementation: str) -> None:
-    _used[op] = implementation
     for recording_ in _recordings:
         recording_[op] = implementation
-
-
-def implementations_used() -> dict[str, str]:
-    """Op name -> the implementation that ran last in this process."""
-    return dict(_used)
 
 
 @contextmanager

@@ -72,7 +72,7 @@ class Moex(FixedWrites):
         super().__init__(config, layer_index, shared)
         assert config.d_expert is not None, "MoexConfig.check fills it"
         self.n_experts, self.k, self.width = config.n_experts, config.k, config.d_expert
-        self.n_units = config.n_experts * config.d_expert
+        self.n_units, self.group_width = config.n_experts * config.d_expert, config.d_expert
         self.activation = config.activation
         self.d_model = config.d_model
         self.experts = nn.ModuleList(Expert(config.d_model, config.d_expert) for _ in range(config.n_experts))

@@ -139,6 +139,7 @@ class Pools(FixedWrites):
         self.n_pools, self.per_pool, self.visits = config.pools, config.experts_per_pool, config.pools_per_token
         self.n_super, self.open_super = config.super_pools, config.super_pools_per_token
         self.n_units = self.n_pools * self.per_pool
+        self.group_width = self.per_pool if self.n_pools > 1 else None
         self.heads, self.d_key, self.max_experts = config.heads, config.d_key, config.max_experts
         self.activation, self.sparse_gradients = config.activation, config.sparse_gradients
         self.pool_router = nn.Linear(config.d_model, config.pools, bias=False) if config.pools > 1 else None

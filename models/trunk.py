@@ -56,11 +56,15 @@ class FeedForward(nn.Module, ABC):
     auxiliary: in training mode, the layer's auxiliary losses on the last forward by name, unweighted, 0-d, with
     gradient. A layer that has the loss `name` has `name_coefficient` in its config.
 
+    group_width: units stand in groups of so many, one group after the other (the experts of a pool, the neurons of an
+    expert); None where a layer has no groups.
+
     padding: `[tokens]` bool, true where a token is padding by the forward's attention mask; None where there was no
     mask. Auxiliary losses leave those tokens out (`on_text`).
     """
 
     n_units: int
+    group_width: int | None = None
     tap: Tap | None = None
     padding: Tensor | None = None
     # Roles of parameters, by their name inside the layer, where the default (norm if 1-D, matrix if 2-D) is wrong.

@@ -216,6 +216,10 @@ class SAELensConfig(DictionaryConfig):
     aux_coefficient: float = 1.0
     architecture: ClassVar[str]
 
+    def modules(self) -> tuple[str, ...]:
+        """What it becomes when it is trained may be of one of our classes."""
+        return (*super().modules(), *sorted({cls.__module__ for cls in formats().values()}))
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.k_aux is not None:

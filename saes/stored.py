@@ -101,4 +101,4 @@ def load_release(release: str, sae_id: str) -> Dictionary:
 
 def modules() -> tuple[str, ...]:
     """Every module that a folder's contents can make `load` run, for the key of what was not trained here."""
-    return tuple(sorted({"saes.saelens", *(cls.__module__ for cls in formats().values())}))
+    return tuple(sorted({__name__, "saes.saelens", *(cls.__module__ for cls in formats().values())}))

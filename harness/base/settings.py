@@ -56,6 +56,12 @@ def by_kind(registry: Registry[Any], default: str | Callable[[Mapping[str, Any]]
     return BeforeValidator(chosen)
 
 
+def modules_of(settings: BaseModel) -> tuple[str, ...]:
+    """Where the classes of these settings, and of settings inside them, are defined: a kind brings its own code."""
+    inside = (value for _, value in settings if isinstance(value, BaseModel))
+    return (type(settings).__module__, *(module for value in inside for module in modules_of(value)))
+
+
 def _one_line(error: ValidationError, model: type[BaseModel], where: str) -> str:
     # A typing slip in a required key gives two errors: the unknown key says more than the missing one.
     first = next((e for e in error.errors() if e["type"] == "extra_forbidden"), error.errors()[0])

@@ -17,7 +17,8 @@ import torch
 import models
 from harness.corpus.packing import COLUMNS, Packed, save_split
 from harness.corpus.stored import PackedSplit
-from harness.metrics.joint import Options, primary
+from harness.metrics.joint import primary
+from harness.metrics.joint.options import Options
 from harness.systems.cost import Cost
 from harness.systems.evaluation import Evaluation
 from harness.systems.system import Encoded, Site, System

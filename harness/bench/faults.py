@@ -26,7 +26,7 @@ from pathlib import Path
 from harness.base import files
 from harness.base.errors import HarnessError
 from harness.base.files import ROOT
-from harness.tables import table
+from harness.tables import folder as results
 
 log = logging.getLogger(__name__)
 
@@ -167,7 +167,7 @@ class Bench:
         took = run.seconds()
         if run.wait() != 0 or not seen:
             raise HarnessError(f"the undisturbed run failed: {' | '.join(run.lines()[-3:])}")
-        self.expected = table.read(self.folder / "reference").without_timing()
+        self.expected = results.read(self.folder / "reference").without_timing()
         ends = [at for _, at in seen[1:]] + [took]
         self.moments = [Moment("", _START, seen[0][1])]
         self.moments += [Moment(line, _kind(line), end - at) for (line, at), end in zip(seen, ends, strict=True)]
@@ -214,7 +214,7 @@ class Bench:
             shutil.rmtree(store)
 
     def is_expected(self, out: Path) -> bool:
-        found = table.read(out).without_timing()
+        found = results.read(out).without_timing()
         return found.rows == self.expected.rows and found.differences == self.expected.differences
 
     def together(self, store: Path) -> Together:

@@ -11,9 +11,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from difflib import get_close_matches
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
+
+from kernels.registry import nearest
 
 if TYPE_CHECKING:
     from harness.corpus.stored import Batch, Corpus, CorpusInfo, PackedSplit
@@ -74,12 +75,7 @@ def in_hash_order(sources: Iterable[Source], seed: int) -> list[Source]:
 
 def missing_domain(wanted: str, available: Iterable[str]) -> str:
     """The one line for a domain that is not there."""
-    names = sorted(available)
-    near = get_close_matches(wanted, names, n=1)
-    return (
-        f"the corpus has no domain {wanted!r}; it has: {', '.join(names) or 'none'}"
-        f"{f' (did you mean {near[0]!r}?)' if near else ''}"
-    )
+    return f"the corpus has no domain {wanted!r}; {nearest(wanted, available)}"
 
 
 def __getattr__(name: str) -> Any:

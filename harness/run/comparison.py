@@ -22,13 +22,12 @@ from harness.run.stages.subject import SubjectStages
 from harness.run.workshop import Workshop
 from harness.store.stages import Store
 from harness.systems.evaluation import Evaluation
+from harness.tables import folder as results_folder
 from harness.tables import provenance
 from harness.tables.measurement import Measurement
 from harness.tables.scaling import with_dense_equivalent
-from harness.tables.table import RowProvenance, SeedResult, Table, details_folder
+from harness.tables.table import RowProvenance, SeedResult, Table
 from harness.tables.table import build as build_table
-from harness.tables.table import read as read_table
-from harness.tables.table import write as write_table
 from harness.tracking.runs import Invocation, TrackedRow, tracker
 from harness.training import teachers
 from harness.training.dictionary_record import DictionaryRecord
@@ -72,7 +71,7 @@ def run(plan: Plan, store: Store, out: Path) -> Table:
 
 def check_replaces_nothing(plan: Plan, out: Path) -> None:
     """Raises BadInput when `out` holds a table that was made with other settings."""
-    if (out / "table.json").is_file() and read_table(out).provenance.config_hash != config_hash(plan):
+    if (out / "table.json").is_file() and results_folder.read(out).provenance.config_hash != config_hash(plan):
         raise BadInput(f"{out} holds results made with other settings: --replace writes over them, --out names another")
 
 
@@ -105,7 +104,9 @@ def _row(row: PlannedRow, workshop: Workshop, invocation: Invocation, out: Path)
             record = DictionaryRecord.load(folder)
             for site in record.curves():
                 tracked.curve(folder / site / CURVE_FILE, prefix=site)
-        measurements, kernels = _measure(row, workshop, tracked, details_folder(out, spec.name, row.seed))
+        measurements, kernels = _measure(
+            row, workshop, tracked, results_folder.details_folder(out, spec.name, row.seed)
+        )
         result = SeedResult(
             spec.name,
             "dictionary" if spec.dictionary else "subject",
@@ -183,7 +184,7 @@ def _write(table: Table, plan: Plan, store: Store, out: Path) -> None:
         if row.dictionary is None
     }
     figures.write(table, out / "figures", curves)
-    write_table(table, out)
+    results_folder.write(table, out)
 
 
 def _copy_readable(stage: Path, details: Path) -> None:

@@ -27,7 +27,6 @@ OPS: dict[str, tuple[str, ...]] = {
     "product_keys": ("cpu", "gpu"),
     "rank1_experts": ("cpu", "gpu"),
     "rank1_coefficients": ("cpu", "gpu"),
-    "pooled_experts": ("cpu", "gpu"),
     "topk": ("cpu", "gpu"),
     "batch_topk": ("cpu", "gpu"),
     "column_topk": ("cpu", "gpu"),

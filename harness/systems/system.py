@@ -62,6 +62,12 @@ class System:
     def sites(self) -> tuple[Site, ...]:
         return tuple(self.decomposition)
 
+    def group_width(self, site: Site) -> int | None:
+        """Units of one group, where a site's units stand in groups of equal size one after the other (pools, experts);
+        None where there are none, as in every dictionary."""
+        layer = self.decomposition[site]
+        return layer.group_width if isinstance(layer, FeedForward) else None
+
     @property
     def device(self) -> torch.device:
         return self.model.device

@@ -8,8 +8,9 @@ from pathlib import Path
 import yaml
 
 from harness.base.errors import HarnessError
+from harness.tables.folder import details_folder, read
 from harness.tables.measurement import Measurement
-from harness.tables.table import Row, SeedResult, details_folder, read
+from harness.tables.table import Row, SeedResult
 from harness.tracking.runs import Tracker, table_digest
 
 
@@ -51,7 +52,7 @@ def log_results(folder: Path, store: Path) -> str:
 def _seed_result(row: Row, seed: int) -> SeedResult:
     at = row.seeds.index(seed)
     found = [
-        Measurement(name, value, figure.unit, figure.direction, figure.version)
+        Measurement(name, value, figure.unit, figure.direction, figure.version, saw=figure.saw, timing=figure.timing)
         for name, figure in row.metrics.items()
         if (value := figure.seeds[at]) is not None
     ]

@@ -40,8 +40,6 @@ def run(out: Path, rivals: Path | None = None, rounds: int = 7, tiny: bool = Fal
             log.info("kernels: bench: %s done (%d rows)", name, len(rows))
         remarks = []
         if not tiny:
-            sections["Pools"], remark = experts.pools(rounds, device)
-            remarks.append(remark)
             sections["Growth with the number of experts"], remark = experts.scaling(rounds, device)
             remarks.append(remark)
     remarks.append("Implementations that ran: " + ", ".join(f"{op} {which}" for op, which in sorted(ran.items())) + ".")

@@ -1,4 +1,4 @@
-"""Rank-1 experts, the whole PEER layer, pools, and how search and experts grow with the number of experts."""
+"""Rank-1 experts, the whole PEER layer, and how search and experts grow with the number of experts."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from torch import Tensor
 from kernels.bench import measure
 from kernels.bench.measure import Ceilings, Row, interleaved, relative_error
 from kernels.bench.rivals import Rivals
-from kernels.pooled_experts import pooled_experts
-from kernels.pooled_experts.reference import dense_pools
 from kernels.product_keys import search
 from kernels.rank1_experts import rank1_experts, reference
 
@@ -132,35 +130,6 @@ def scaling(rounds: int, device: str, largest: int = 10) -> tuple[list[Row], str
     return rows, summary
 
 
-def pools(rounds: int, device: str) -> tuple[list[Row], str]:
-    """Dense masked product against gathering, to find the pool size below which dense wins."""
-    from kernels import pooled_experts as package
-
-    kept, rows, breaks = dict(package.DENSE_BELOW), [], []
-    tokens, d, n_pools, visits = 2048, 256, 16, 1
-    for k in (4, 12):
-        wins = 0
-        for experts in (16, 32, 64, 128, 256):
-            u, v = (torch.randn(n_pools, experts, d, device=device) / d**0.5 for _ in range(2))
-            x = torch.randn(tokens, d, device=device)
-            where = torch.randint(0, n_pools, (tokens, visits), device=device)
-            indices = torch.rand(tokens, visits, experts, device=device).topk(k).indices
-            gates = torch.rand(tokens, visits, k, device=device)
-            inputs = (x, u, v, where, indices, gates)
-            gather = _forward_backward(_gathered_pools, inputs)
-            dense = _forward_backward(_dense_pools, inputs)
-            try:
-                package.DENSE_BELOW[device] = 0.0
-                row = measure.row(f"pools of {experts}, {k} active: gather", {"ours": gather, "dense": dense}, rounds)
-            finally:
-                package.DENSE_BELOW.update(kept)
-            rows.append(row)
-            if row.against["dense"] < row.ours:
-                wins = experts
-        breaks.append(f"k={k}: dense wins up to {wins} experts ({wins / k:.1f} per active one)")
-    return rows, f"{'; '.join(breaks)}. Used by `pooled_experts`: below {kept.get(device)} per active one."
-
-
 def _inputs(size: Size, device: str) -> tuple[Tensor, ...]:
     g = torch.Generator(device).manual_seed(0)
     draw = lambda *shape: torch.randn(*shape, generator=g, device=device)  # noqa: E731
@@ -179,14 +148,6 @@ def _ours_sparse(x: Tensor, u: Tensor, v: Tensor, indices: Tensor, gates: Tensor
 
 def _reference(x: Tensor, u: Tensor, v: Tensor, indices: Tensor, gates: Tensor) -> Tensor:
     return reference.rank1_experts(x, u, v, indices, gates, "relu")
-
-
-def _gathered_pools(x: Tensor, u: Tensor, v: Tensor, where: Tensor, indices: Tensor, gates: Tensor) -> Tensor:
-    return pooled_experts(x, u, v, where, indices, gates, "relu")
-
-
-def _dense_pools(x: Tensor, u: Tensor, v: Tensor, where: Tensor, indices: Tensor, gates: Tensor) -> Tensor:
-    return dense_pools(x, u, v, where, indices, gates, "relu")
 
 
 def _gather_and_bag(x: Tensor, u: Tensor, v: Tensor, indices: Tensor, gates: Tensor) -> Tensor:

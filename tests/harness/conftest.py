@@ -11,8 +11,9 @@ from torch import Tensor
 
 import models
 import saes
+from harness.systems.prefix import Entries
 from harness.systems.system import Point, Site, System
-from kernels.codes import ReadWrite
+from kernels.codes import Codes, ReadWrite
 from saes.training_dictionary import Standardisation
 
 TINY = {"d_model": 16, "n_layers": 2, "n_heads": 2, "vocab_size": 31, "max_position_embeddings": 24}
@@ -86,3 +87,10 @@ def make_subject() -> Callable[..., models.TrunkForCausalLM]:
 @pytest.fixture(params=list(SYSTEMS))
 def make_system(request: pytest.FixtureRequest) -> Callable[[torch.dtype], System]:
     return SYSTEMS[request.param]
+
+
+def set_entries(codes: Codes, entries: Entries) -> Codes:
+    """What an edit is: `codes` with these (row, unit) at these values, whether they fired or not."""
+    dense = codes.dense()
+    dense[entries.row, entries.unit] = entries.value.to(dense.dtype)
+    return Codes.from_dense(dense, codes.rows)

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from kernels import dispatch, rows_gpu
 from kernels import sparse_dictionary as sd
-from kernels.pooled_experts import pooled_experts
 from kernels.product_keys import search
 from kernels.rank1_experts import ACTIVATIONS, coefficients, rank1_experts
 from kernels.selection import batch_topk, column_topk, topk
@@ -49,9 +48,6 @@ def experts() -> None:
     sources = torch.randn(len(hot), 3)
     total = rows_gpu.table_gradient(torch.arange(len(hot) + 1), hot[:, 0], torch.ones(len(hot)), sources, 2)
     assert torch.allclose(total, torch.stack([sources.sum(0), torch.zeros(3)]), atol=1e-4)
-    tables = [torch.randn(3, 8, 5), torch.randn(3, 8, 5)]
-    where = [torch.randint(0, 3, (3, 2)), torch.randint(0, 8, (3, 2, 2)), torch.rand(3, 2, 2)]
-    check("pools", lambda *a: pooled_experts(*a, "gelu"), [torch.randn(3, 5), *tables, *where])
 
 
 def keys() -> None:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from kernels import pooled_experts, product_keys, sparse_dictionary
+from kernels import product_keys, sparse_dictionary
 from kernels.codes import Codes
 from kernels.mixed import widened
 from kernels.rank1_experts import coefficients, rank1_experts
@@ -12,7 +12,6 @@ BF16 = torch.bfloat16
 G = torch.Generator().manual_seed(0)
 X, U, V = torch.randn(6, 8, generator=G), torch.randn(12, 8, generator=G), torch.randn(12, 8, generator=G)
 INDICES, GATES = torch.randint(12, (6, 3), generator=G), torch.rand(6, 3, generator=G)
-POOLS, WITHIN, POOL_GATES = torch.tensor([[0], [1], [2], [0], [1], [2]]), INDICES[:, None] % 4, GATES[:, None]
 Q1, Q2 = torch.randn(6, 2, 4, generator=G), torch.randn(6, 2, 4, generator=G)
 K1, K2 = torch.randn(2, 5, 4, generator=G), torch.randn(2, 5, 4, generator=G)
 W, B = torch.randn(8, 12, generator=G), torch.randn(12, generator=G)
@@ -20,9 +19,6 @@ W, B = torch.randn(8, 12, generator=G), torch.randn(12, generator=G)
 OPS = {
     "rank1_experts": lambda x: rank1_experts(x, U, V, INDICES, GATES.to(x.dtype), "gelu"),
     "coefficients": lambda x: coefficients(x, U, INDICES, GATES.to(x.dtype), "gelu"),
-    "pooled_experts": lambda x: pooled_experts.pooled_experts(
-        x, U.view(3, 4, 8), V.view(3, 4, 8), POOLS, WITHIN, POOL_GATES.to(x.dtype), "gelu"
-    ),
     "product_keys": lambda x: product_keys.search(Q1.to(x.dtype), Q2.to(x.dtype), K1, K2, 3)[0],
     "preactivations": lambda x: sparse_dictionary.preactivations(x, W, B),
     "encode_topk": lambda x: sparse_dictionary.encode_topk(x, W, B, 3)[1],
@@ -52,7 +48,7 @@ def test_an_input_in_bfloat16_meets_tables_in_float32(op: str, autocast: bool) -
         assert x.grad is None or x.grad.dtype == BF16
 
 
-@pytest.mark.parametrize("op", ["rank1_experts", "coefficients", "pooled_experts", "product_keys"])
+@pytest.mark.parametrize("op", ["rank1_experts", "coefficients", "product_keys"])
 def test_what_a_layer_gets_back_has_the_type_that_it_gave(op: str) -> None:
     assert OPS[op](X.to(BF16)).dtype == BF16
     assert OPS[op](X).dtype == torch.float32

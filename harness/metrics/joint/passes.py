@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from harness.metrics.joint import excess
-from harness.metrics.joint.edits import Entries, Prefix
 from harness.metrics.joint.floor import rotated_values, turned
 from harness.metrics.joint.pairs import Contexts, Stratum
+from harness.systems.prefix import Entries, Prefix
 from harness.systems.system import Site, System
 
 if TYPE_CHECKING:

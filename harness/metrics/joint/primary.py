@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.metrics.joint import VERSION, Options, excess, needed
+from harness.metrics.joint import excess
 from harness.metrics.joint.artifacts import PairReport, write_pairs
 from harness.metrics.joint.floor import random_frames
+from harness.metrics.joint.options import VERSION, Options, needed
 from harness.metrics.joint.pairs import Chosen, Contexts, Fired, choose, fired, shuffled, strata
 from harness.metrics.joint.passes import Found, PairTable, run
 from harness.systems.evaluation import Evaluation

@@ -12,8 +12,8 @@ import torch
 
 from harness.metrics.joint import predicted, sampling, together
 from harness.metrics.joint.firing import Firing
+from harness.metrics.joint.options import SupportingOptions
 from harness.metrics.joint.pairs import Fired, fired, strongest
-from harness.metrics.joint.supporting_options import SupportingOptions
 from harness.metrics.joint.work import Work
 
 if TYPE_CHECKING:

@@ -43,16 +43,6 @@ class _Counts:
             yield work.figure(name + suffix, share, "share of meetings", reason)
 
 
-def pool_width(layer: object) -> int | None:
-    """Units of one pool, where a layer's units stand in pools of equal size one after the other."""
-    from models.moex import Moex
-    from models.pools import Pools
-
-    if isinstance(layer, Pools):
-        return layer.per_pool if layer.n_pools > 1 else None
-    return layer.width if isinstance(layer, Moex) else None
-
-
 def together(work: Work) -> Iterator[Measurement]:
     options, sites = work.options, list(work.test)
     all_counts, pool_counts = _Counts(), _Counts()
@@ -93,7 +83,7 @@ def together(work: Work) -> Iterator[Measurement]:
         members += sum(len(group) for group in graph.members)
         usable_units += int(usable(firing, options.least, options.most).sum())
         report[str(site)] = _report(firing, met, mean, found, graph)
-        if (width := pool_width(work.evaluation.system.decomposition[site])) is not None:
+        if (width := work.evaluation.system.group_width(site)) is not None:
             for pool in range(firing.n_units // width):
                 inside = firing.pool(pool, width)
                 of_pool = pairs[(pairs // width == pool).all(1)] - pool * width if len(pairs) else pairs
@@ -115,7 +105,7 @@ def together(work: Work) -> Iterator[Measurement]:
     yield work.over_units("lifted", np.concatenate([*lifted, np.zeros(0)]), "share of pairs", nothing)
     yield work.figure("lift_within_documents", n / kept_within if kept_within else np.nan, "", nothing)
     yield work.figure("null_check", checked / e if e else np.nan, "", nothing)
-    if any(pool_width(layer) for layer in work.evaluation.system.decomposition.values()):
+    if any(work.evaluation.system.group_width(site) for site in sites):
         yield from pool_counts.figures(work, "_within_pools")
         few = None if in_pools else "underpowered: no drawn pair is of one pool"
         yield _lift(work, "lift_within_pools", in_pools, few)

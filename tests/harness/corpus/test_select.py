@@ -1,13 +1,14 @@
 import logging
 from collections import Counter
 from functools import partial
+from pathlib import Path
 
 import pytest
 
 from harness.base.errors import BadInput
 from harness.corpus import SPLITS, Document, Source, quiet
-from harness.corpus.config import CorpusConfig
 from harness.corpus.duplicates import OVERLAP, Seen
+from harness.corpus.files import FilesCorpus
 from harness.corpus.select import select, split_of
 
 SHARES = (0.6, 0.2, 0.2)
@@ -28,7 +29,7 @@ def some(domain, n_sources, count=60):
 
 
 def chosen(sources, **options):
-    return select(CorpusConfig(shares=SHARES, domains=None, **options), sources, quiet)
+    return select(FilesCorpus(path=Path("unread"), shares=SHARES, domains=None, **options), sources, quiet)
 
 
 def test_a_split_depends_on_the_name_alone_and_keeps_its_shares():
@@ -149,7 +150,7 @@ def test_empty_and_too_small_domains_are_refused():
 def test_progress_reaches_its_total():
     calls = []
     select(
-        CorpusConfig(shares=SHARES, bytes_per_domain=20_000),
+        FilesCorpus(path=Path("unread"), shares=SHARES, bytes_per_domain=20_000),
         {"a": some("a", 200)},
         lambda done, total, unit: calls.append((done, total, unit)),
     )

@@ -142,7 +142,7 @@ def test_a_file_that_is_not_yaml_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "says"),
     [
-        ("dence", "no subject 'dence'; did you mean dense?"),
+        ("dence", "no architecture 'dence'; did you mean dense?"),
         ("dense+topkk", "no dictionary 'topkk'; did you mean topk?"),
         ("dense+topk[k=4", "the bracket is not closed"),
         ("dense+topk[k]", "is not key=value"),

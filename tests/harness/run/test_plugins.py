@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness.tables import table
+from harness.tables import folder as results
 
 # Entry-point group → what the one file says.
 FILES = {
@@ -139,7 +139,8 @@ class YesJudge:
     scores_options = True
 
     def ask(self, requests):
-        return [Reply(logprobs=(0.0, -5.0)) if request.options else Reply("Explanation: digits") for request in requests]
+        said = Reply("Explanation: digits")
+        return [Reply(logprobs=(0.0, -5.0)) if request.options else said for request in requests]
 
     def close(self):
         pass
@@ -196,7 +197,7 @@ def test_one_file_adds_an_architecture_a_dictionary_a_metric_a_corpus_or_a_judge
     out = toys / "out"
     done = harness(toys, "run", str(toys / "toys.yaml"), "--out", str(out))
     assert done.returncode == 0, done.stderr
-    native, dictionary = table.read(out).rows
+    native, dictionary = results.read(out).rows
     assert native.metrics["toy_sites/count"].value == 3
     assert 0 < native.metrics["loss/bits_per_byte"].value < 8
     assert 0 < native.metrics["sparsity/l0"].value <= 20

@@ -26,7 +26,8 @@ from harness.experiment.schema import EXPERIMENTS, load
 from harness.run.numerics import Numerics
 from harness.run.plan import Plan, make_plan
 from harness.systems.system import System
-from harness.tables import table
+from harness.tables import folder as results
+from harness.tables.table import SCHEMA_PATH
 from harness.training.dictionaries import load_dictionaries
 
 SYSTEMS = ["unigram", "bigram", "kneser_ney", "dense", "dense+topk", "peer"]
@@ -78,7 +79,7 @@ def plan() -> Plan:
 
 def test_the_table_has_every_system_and_follows_its_schema(ran: Ran) -> None:
     found = json.loads((ran.out / "table.json").read_text())
-    jsonschema.validate(found, json.loads(table.SCHEMA_PATH.read_text()))
+    jsonschema.validate(found, json.loads(SCHEMA_PATH.read_text()))
     assert [row["system"] for row in found["rows"]] == SYSTEMS
     for row in found["rows"]:
         bits = row["metrics"]["loss/bits_per_byte"]
@@ -90,7 +91,7 @@ def test_the_table_has_every_system_and_follows_its_schema(ran: Ran) -> None:
 
 
 def test_every_row_names_the_kernels_that_ran_and_the_stages_it_comes_from(ran: Ran) -> None:
-    for row in table.read(ran.out).rows:
+    for row in results.read(ran.out).rows:
         stages = row.provenance.stages
         assert "corpus/0" in stages
         if row.kind != "reference":
@@ -113,12 +114,12 @@ def test_a_second_run_trains_nothing_and_gives_the_same_table(ran: Ran, tmp_path
     again = harness("run", "smoke", "--out", str(tmp_path / "out"), store=ran.store)
     assert "subject dense" not in again.stderr
     # The timings too: they are the stored ones.
-    assert table.read(tmp_path / "out").rows == table.read(ran.out).rows
+    assert results.read(tmp_path / "out").rows == results.read(ran.out).rows
 
 
 def test_the_same_seed_gives_the_same_table_to_the_last_digit(ran: Ran, tmp_path: Path) -> None:
     harness("run", "smoke", "--set", "tracking=off", "--out", str(tmp_path / "out"), store=tmp_path / "store")
-    one, two = table.read(ran.out).without_timing(), table.read(tmp_path / "out").without_timing()
+    one, two = results.read(ran.out).without_timing(), results.read(tmp_path / "out").without_timing()
     assert one.rows == two.rows
     assert one.differences == two.differences
     assert one.provenance.corpus_hash == two.provenance.corpus_hash
@@ -138,7 +139,7 @@ def test_what_else_a_process_trained_changes_no_digit(tmp_path: Path) -> None:
     for file in (alone, later):
         out = tmp_path / file.stem
         harness("run", str(file), *few, "--out", str(out), store=tmp_path / f"store of {file.stem}", threads=2)
-        found.append(next(row.metrics["loss/bits_per_byte"] for row in table.read(out).rows if "192" in row.system))
+        found.append(next(row.metrics["loss/bits_per_byte"] for row in results.read(out).rows if "192" in row.system))
     assert found[0] == found[1]
 
 
@@ -159,7 +160,7 @@ def test_mlflow_has_a_parent_run_and_a_child_for_each_system_with_params_curves_
     losses = client.get_metric_history(dense.info.run_id, "train/loss")
     assert [point.step for point in losses] == sorted({point.step for point in losses})
     assert len(losses) > 3
-    of_table = {row.system: row for row in table.read(ran.out).rows}["dense"].metrics["loss/bits_per_byte"].value
+    of_table = {row.system: row for row in results.read(ran.out).rows}["dense"].metrics["loss/bits_per_byte"].value
     assert dense.data.metrics["loss/bits_per_byte"] == pytest.approx(of_table)
     artifacts = [item.path for item in client.list_artifacts(parent.info.run_id)]
     assert {"table.json", "table.md", "figures"} <= set(artifacts)
@@ -201,7 +202,7 @@ def test_explained_variance_l0_and_spliced_loss_agree_with_saelens(ran: Ran) -> 
     nats = torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch.input_ids[:, 1:].flatten(), reduction="sum")
     bits = float(nats) / float(torch.log(torch.tensor(2.0))) / float(batch.n_bytes[:, 1:].sum())
 
-    row = {row.system: row for row in table.read(ran.out).rows}["dense+topk"].metrics
+    row = {row.system: row for row in results.read(ran.out).rows}["dense+topk"].metrics
     mean_variance = sum(found.compute() for found in variance.values()) / len(variance)
     assert row["reconstruction/explained_variance"].value == pytest.approx(mean_variance, abs=1e-4)
     assert row["sparsity/l0"].value == pytest.approx(sum(fired.values()) / len(fired), abs=1e-4)
@@ -209,7 +210,7 @@ def test_explained_variance_l0_and_spliced_loss_agree_with_saelens(ran: Ran) -> 
 
 
 def test_the_table_says_what_text_every_metric_saw(ran: Ran) -> None:
-    rows = table.read(ran.out).rows
+    rows = results.read(ran.out).rows
     for row in rows:
         for name, figure in row.metrics.items():
             if name.split("/")[0] in ("loss", "reconstruction", "sparsity", "usage"):
@@ -333,7 +334,7 @@ def test_a_metric_that_raises_costs_its_own_figures_and_never_the_table(ran: Ran
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
-    (row,) = table.read(tmp_path / "out").rows
+    (row,) = results.read(tmp_path / "out").rows
     assert math.isfinite(row.metrics["loss/bits_per_byte"].value)
     assert row.metrics["loss/bits_per_byte"].value > 0
     assert "no such unit" in row.not_applicable["raising/failed"]

@@ -25,7 +25,7 @@ import saes
 from harness.base.progress import silent
 from harness.corpus import Corpus
 from harness.corpus.build import build, load
-from harness.corpus.config import CorpusConfig
+from harness.corpus.chess import ChessCorpus
 from harness.experiment.schema import EvaluationConfig
 from harness.metrics.metric import METRICS
 from harness.run.stages.codes import evaluation_of, produce
@@ -181,7 +181,7 @@ def test_a_system_trains_and_reads_on_its_own_device(
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     folder = tmp_path_factory.mktemp("corpus")
-    config = CorpusConfig(kind="chess", bytes_per_domain=60_000, vocab_size=300, sequence_length=LENGTH)
+    config = ChessCorpus(bytes_per_domain=60_000, vocab_size=300, sequence_length=LENGTH)
     build(config, folder, lambda *_, **__: None)
     return load(folder)
 

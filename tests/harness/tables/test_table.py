@@ -9,9 +9,10 @@ import pytest
 from rich.console import Console
 
 from harness.base.errors import BadInput, HarnessError
-from harness.tables import table as table_module
+from harness.base.files import write_atomically
+from harness.tables.folder import read, write
 from harness.tables.measurement import Measurement
-from harness.tables.table import SCHEMA_PATH, Hardware, Provenance, RowProvenance, SeedResult, Table, build, read, write
+from harness.tables.table import SCHEMA_PATH, Hardware, Provenance, RowProvenance, SeedResult, Table, build, schema_text
 from harness.tables.text import cell, csv_text, markdown, render
 
 
@@ -38,7 +39,7 @@ def result(system, seed, bits, kind="subject", tokens_per_second=1000.0, **more)
     measurements = [
         Measurement("loss/bits_per_byte", bits, "bits/byte", "lower", 1, bits + noise, "documents"),
         Measurement("cost/parameters", 1_234_567.0, "parameters", "lower", 1),
-        Measurement("cost/tokens_per_second", tokens_per_second, "tokens/s", "higher", 1),
+        Measurement("cost/tokens_per_second", tokens_per_second, "tokens/s", "higher", 1, timing=True),
     ]
     return SeedResult(
         system, kind, seed, measurements, RowProvenance(kernels={"topk": "cpu"}, stages={"train": "aa"}), **more
@@ -86,7 +87,7 @@ def test_only_timing_differs_between_two_equal_runs():
 
 
 def test_schema_file_is_current_and_accepts_what_is_written(table, tmp_path):
-    assert SCHEMA_PATH.read_text() == table_module.schema_text(), "run: python -m harness.tables.table"
+    assert SCHEMA_PATH.read_text() == schema_text(), "run: python -m harness.tables.table"
     write(table, tmp_path)
     jsonschema.validate(json.loads((tmp_path / "table.json").read_text()), json.loads(SCHEMA_PATH.read_text()))
 
@@ -238,7 +239,7 @@ def test_files_are_written_as_the_umask_has_it_and_the_umask_is_never_set(tmp_pa
     plain = tmp_path / "plain"
     plain.write_text("")
     monkeypatch.setattr(os, "umask", lambda _mask: pytest.fail("the umask of the whole process was set"))
-    table_module.write_atomically(tmp_path / "written", b"x")
+    write_atomically(tmp_path / "written", b"x")
     assert (tmp_path / "written").stat().st_mode == plain.stat().st_mode
     assert sorted(path.name for path in tmp_path.iterdir()) == ["plain", "written"]
 

@@ -8,10 +8,12 @@ import torch.nn.functional as F
 
 import models
 from harness.metrics.joint import excess
-from harness.metrics.joint.edits import Entries, set_entries
+from harness.systems.prefix import Entries
 from harness.systems.system import Site, System
 from kernels.codes import Codes
 from models.trunk import Block
+
+from ...conftest import set_entries
 
 CONCEPTS, STEPS, BATCH = 8, 350, 128
 

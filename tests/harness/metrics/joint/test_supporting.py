@@ -17,8 +17,8 @@ from harness.corpus.stored import Batch
 from harness.metrics.joint import sampling
 from harness.metrics.joint.counts import meetings
 from harness.metrics.joint.firing import Firing
+from harness.metrics.joint.options import SupportingOptions
 from harness.metrics.joint.supporting import supporting
-from harness.metrics.joint.supporting_options import SupportingOptions
 from harness.systems.cost import Cost
 from harness.systems.evaluation import Evaluation
 from harness.systems.system import Encoded, Site, System

@@ -17,7 +17,7 @@ from harness.base.errors import BadInput, HarnessError
 from harness.base.settings import validated
 from harness.corpus import Corpus
 from harness.corpus.build import build, load
-from harness.corpus.config import CorpusConfig
+from harness.corpus.chess import ChessCorpus
 from harness.metrics import tasks
 from harness.systems.cost import Cost
 from harness.systems.evaluation import Evaluation
@@ -30,7 +30,7 @@ LENGTH = 64
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     folder = tmp_path_factory.mktemp("corpus")
-    config = CorpusConfig(kind="chess", bytes_per_domain=60_000, vocab_size=300, sequence_length=LENGTH)
+    config = ChessCorpus(bytes_per_domain=60_000, vocab_size=300, sequence_length=LENGTH)
     build(config, folder, lambda *_, **__: None)
     return load(folder)
 

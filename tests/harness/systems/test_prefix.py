@@ -3,24 +3,15 @@ from functools import partial
 
 import torch
 
-from harness.metrics.joint.edits import Entries, Prefix, set_entries
+from harness.systems.prefix import Entries, Prefix
 from harness.systems.system import System
-from kernels.codes import Codes
+
+from ..conftest import set_entries
 
 
 def entries(*rows: tuple[int, int, float]) -> Entries:
     row, unit, value = zip(*rows, strict=True)
     return Entries(torch.tensor(row), torch.tensor(unit), torch.tensor(value, dtype=torch.float64))
-
-
-def test_entries_are_set_added_and_taken_away_and_the_codes_stay_valid() -> None:
-    dense = torch.tensor([[0.0, 2.0, 3.0], [0.0, 0.0, 0.0], [1.0, 0.0, 5.0]], dtype=torch.float64)
-    codes = Codes.from_dense(dense, torch.zeros(3, 2, dtype=torch.long))
-    found = set_entries(codes, entries((0, 2, 7.0), (0, 1, 0.0), (1, 0, 4.0), (2, 1, 0.0), (2, 0, -1.0)))
-    expected = torch.tensor([[0, 0, 7], [4, 0, 0], [-1, 0, 5]], dtype=torch.float64)
-    plain = Codes.from_dense(expected, codes.rows)
-    for name in ("indptr", "units", "values"):
-        torch.testing.assert_close(getattr(found, name), getattr(plain, name))
 
 
 def test_variants_of_many_positions_equal_the_whole_sequence_run_again_for_each(

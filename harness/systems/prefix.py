@@ -2,7 +2,7 @@
 
 What is read is the distribution of the next token at the edited position. Positions before it do not see the edit, so
 one native pass over the sequence gives their keys and values, and every edited variant is a single token that attends
-to those and to itself: exact, and as many variants as one likes run side by side as tokens of one batch (test_edits.py
+to those and to itself: exact, and as many variants as one likes run side by side as tokens of one batch (test_prefix.py
 compares with the whole sequence run again for each edit).
 
 Two more things are the native pass's and are taken from it: the layers below a variant's first edit, and at an edited
@@ -25,7 +25,7 @@ from transformers import AttentionInterface
 from harness.systems.system import Site, System
 from kernels.codes import Codes
 
-_ATTENTION = "joint_variants"  # under which `_attend` is known to transformers
+_ATTENTION = "edited_variants"  # under which `_attend` is known to transformers
 
 
 @dataclass(frozen=True)
@@ -36,22 +36,6 @@ class Entries:
     row: Tensor
     unit: Tensor
     value: Tensor
-
-
-def set_entries(codes: Codes, entries: Entries) -> Codes:
-    """`codes` with these (row, unit) at these values, whether they fired or not; valid codes: sorted, no zeros.
-
-    What an edit is. `Prefix` writes the change from `codes` alone, which is a few entries and comes to the same.
-    """
-    token = codes.token_of_entry()
-    kept = ~torch.isin(token * codes.n_units + codes.units, entries.row * codes.n_units + entries.unit)
-    return _codes(
-        torch.cat([token[kept], entries.row]),
-        torch.cat([codes.units[kept], entries.unit]),
-        torch.cat([codes.values[kept], entries.value.to(codes.values.dtype)]),
-        codes.rows,
-        codes.n_units,
-    )
 
 
 class Prefix:

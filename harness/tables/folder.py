@@ -1,0 +1,52 @@
+"""The folder of a comparison's results: the table in three forms, and details by row and seed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from harness.base.errors import BadInput
+from harness.base.files import write_atomically
+from harness.tables.table import SCHEMA_VERSION, Table
+from harness.tables.text import csv_text, markdown
+
+
+def details_folder(results: Path, row: str, seed: int) -> Path:
+    """Where a results folder keeps what metrics leave for people to read about a row and seed, by metric."""
+    return results / "details" / f"{row.replace('/', '_')} seed {seed}"
+
+
+def write(table: Table, folder: Path) -> None:
+    """table.csv, table.md and table.json in `folder`; the last one last: a folder that has it is whole."""
+    write_atomically(folder / "table.csv", csv_text(table).encode())
+    write_atomically(folder / "table.md", markdown(table).encode())
+    write_atomically(folder / "table.json", (table.model_dump_json(indent=2) + "\n").encode())
+
+
+def read(folder: Path) -> Table:
+    """The table of a results folder. Raises BadInput, which says what is wrong and what to do."""
+    path = folder / "table.json"
+    if not folder.is_dir():
+        near = sorted(p.parent.name for p in folder.parent.glob("*/table.json")) if folder.parent.is_dir() else []
+        raise BadInput(f"no results folder {folder}" + (f"; there is: {', '.join(near)}" if near else ""))
+    if not path.is_file():
+        inside = sorted(p.parent.name for p in folder.glob("*/table.json"))
+        hint = f"; name one in it: {', '.join(inside)}" if inside else "; `harness run EXPERIMENT` makes one"
+        raise BadInput(f"{folder} has no table.json, so it is no results folder{hint}")
+    try:
+        data = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise BadInput(f"cannot read {path}: {error}") from error
+    version = data.get("schema_version") if isinstance(data, dict) else None
+    if version != SCHEMA_VERSION:
+        newer = isinstance(version, int) and version > SCHEMA_VERSION
+        what = "update this checkout" if newer else "run the experiment again to rewrite it"
+        raise BadInput(f"{path} has schema_version {version}, this harness reads {SCHEMA_VERSION}: {what}")
+    try:
+        return Table.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise BadInput(f"{path} is not a table: {where}: {first['msg']}") from error
