@@ -17,8 +17,8 @@ PIECE = 128  # pairs summed by one program; fixed, because the order of a sum de
 
 
 @dataclass(frozen=True)
-class Groups:
-    """Pairs grouped by table row: pair numbers and tokens `[pairs]`; touched rows; pieces (see segments.Groups)."""
+class RowPieces:
+    """Pairs grouped by table row: pair numbers and tokens `[pairs]`; touched rows; pieces (see segments.RowGroups)."""
 
     order: Tensor
     tokens: Tensor
@@ -68,7 +68,7 @@ def unit_sums(units: Tensor, values: Tensor, n: int) -> Tensor:
     )[:, 0]
 
 
-def group(indptr: Tensor, ids: Tensor) -> Groups:
+def group(indptr: Tensor, ids: Tensor) -> RowPieces:
     """Stable sort of the pairs by table row, cut in pieces."""
     tokens = torch.repeat_interleave(indptr.diff(), output_size=ids.numel())
     ordered, order = ids.sort(stable=True)
@@ -80,10 +80,10 @@ def group(indptr: Tensor, ids: Tensor) -> Groups:
     starts = counts.cumsum(0) - counts
     begin = starts[row] + within * PIECE
     end = torch.minimum(begin + PIECE, (starts + counts)[row])
-    return Groups(order, tokens[order], touched, begin, end, row, first_piece)
+    return RowPieces(order, tokens[order], touched, begin, end, row, first_piece)
 
 
-def sum_rows(groups: Groups, weights: Tensor, source: Tensor, n_rows: int, compact: bool = False) -> Tensor:
+def sum_rows(groups: RowPieces, weights: Tensor, source: Tensor, n_rows: int, compact: bool = False) -> Tensor:
     """out[row] = Σ over the pairs of the row of weight · source[token]: `[n_rows, d]`, or `[touched, d]` if compact."""
     source, d = source.contiguous(), source.shape[1]
     n_touched, width = len(groups.touched), block(source.shape[1])

@@ -17,7 +17,7 @@ PIECE = 512  # pairs summed in one go; fixed, because the order of a sum decides
 
 
 @dataclass(frozen=True)
-class Groups:
+class RowGroups:
     """Pairs grouped by table row, those of silent weight left out.
 
     tokens, first, second `[pairs]`: token and weights of each pair; touched `[rows touched]`: ascending table rows.
@@ -35,7 +35,7 @@ class Groups:
     n_rows: int
 
 
-def group(ids: np.ndarray, slots: int, first: np.ndarray, second: np.ndarray, n_rows: int) -> Groups:
+def group(ids: np.ndarray, slots: int, first: np.ndarray, second: np.ndarray, n_rows: int) -> RowGroups:
     """Group the pairs whose weight is not zero in `first` or in `second`.
 
     ids, first, second `[tokens, slots]`: table row and weights of each pair.
@@ -44,13 +44,15 @@ def group(ids: np.ndarray, slots: int, first: np.ndarray, second: np.ndarray, n_
     return group_ragged(ids.reshape(-1), indptr, first.reshape(-1), second.reshape(-1), n_rows)
 
 
-def group_ragged(ids: np.ndarray, indptr: np.ndarray, first: np.ndarray, second: np.ndarray, n_rows: int) -> Groups:
+def group_ragged(ids: np.ndarray, indptr: np.ndarray, first: np.ndarray, second: np.ndarray, n_rows: int) -> RowGroups:
     """The same when tokens differ in how many pairs they have: ids and weights `[pairs]`, indptr `[tokens + 1]`."""
     tokens, first, second, touched, pieces, hot, n_partials = _group(ids, indptr, first, second, n_rows, PIECE)
-    return Groups(tokens, first, second, touched, pieces, hot, n_partials, n_rows)
+    return RowGroups(tokens, first, second, touched, pieces, hot, n_partials, n_rows)
 
 
-def sum_rows(groups: Groups, weights: np.ndarray, source: np.ndarray, out: np.ndarray, compact: bool = False) -> None:
+def sum_rows(
+    groups: RowGroups, weights: np.ndarray, source: np.ndarray, out: np.ndarray, compact: bool = False
+) -> None:
     """out[row] = Σ over the pairs of the row of weight · source[token]; rows without pairs become 0.
 
     weights: `groups.first` or `groups.second`; source `[tokens, d]`; out `[n_rows, d]`, or `[touched, d]` if compact.

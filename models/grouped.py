@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Groups:
+class TokenGroups:
     """Rows sorted by group. order `[rows]`: which row stands where; back: its inverse; lengths: rows of each group."""
 
     order: Tensor
@@ -17,11 +17,11 @@ class Groups:
     lengths: list[int]
 
     @staticmethod
-    def of(group: Tensor, n_groups: int) -> Groups:
+    def of(group: Tensor, n_groups: int) -> TokenGroups:
         """group int64 `[rows]` in [0, n_groups)."""
         order = group.argsort(stable=True)
         back = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
-        return Groups(order, back, torch.bincount(group, minlength=n_groups).tolist())
+        return TokenGroups(order, back, torch.bincount(group, minlength=n_groups).tolist())
 
     def split(self, rows: Tensor) -> tuple[Tensor, ...]:
         """The rows of every group (of a tensor `[rows, ...]` in the original order)."""
@@ -34,6 +34,6 @@ class Groups:
 
 def grouped_product(rows: Tensor, group: Tensor, matrices: Tensor) -> Tensor:
     """rows `[rows, a]`, each times its matrix: matrices `[groups, a, b]`, group int64 `[rows]` -> `[rows, b]`."""
-    groups = Groups.of(group, len(matrices))
+    groups = TokenGroups.of(group, len(matrices))
     parts = zip(groups.split(rows), matrices.unbind(), strict=True)
     return groups.join([some @ matrix for some, matrix in parts])

@@ -25,9 +25,9 @@ from torch import Tensor, nn
 from kernels.codes import Codes
 from models.config import TrunkConfig
 from models.dense import DenseForCausalLM
-from models.grouped import Groups
+from models.grouped import TokenGroups
 from models.registry import register
-from models.trunk import ACTIVATIONS, FixedWrites, Role, TrunkForCausalLM
+from models.trunk import ACTIVATIONS, FixedWrites, TrunkForCausalLM
 
 _LEAST_VARIANCE = 1e-12
 
@@ -78,7 +78,7 @@ class Moex(FixedWrites):
         self.experts = nn.ModuleList(Expert(config.d_model, config.d_expert) for _ in range(config.n_experts))
         self.router = nn.Linear(config.d_model, config.n_experts, bias=False) if config.router == "linear" else None
         # The layer's own: with the sparsity router there is no such parameter.
-        self.roles: dict[str, Role] = {} if self.router is None else {"router.weight": "router"}  # pyright: ignore
+        self.roles = {} if self.router is None else {"router.weight": "router"}
 
     def _each(self) -> list[Expert]:
         return cast(list[Expert], list(self.experts))
@@ -104,7 +104,7 @@ class Moex(FixedWrites):
                 self.auxiliary["z"] = counted.logsumexp(-1).square().mean()
         return experts, best.softmax(-1)
 
-    def _neurons(self, x: Tensor, groups: Groups) -> list[Tensor]:
+    def _neurons(self, x: Tensor, groups: TokenGroups) -> list[Tensor]:
         """act(W_in x) of every expert on the tokens that chose it."""
         visits = x.repeat_interleave(self.k, dim=0)  # [tokens · k, d_model]
         activate = ACTIVATIONS[self.activation]
@@ -112,13 +112,13 @@ class Moex(FixedWrites):
 
     def fused(self, x: Tensor) -> Tensor:
         experts, gates = self.route(x)
-        groups = Groups.of(experts.flatten(), self.n_experts)
+        groups = TokenGroups.of(experts.flatten(), self.n_experts)
         parts = [expert.w_out(h) for expert, h in zip(self._each(), self._neurons(x, groups), strict=True)]
         return (groups.join(parts).view(*gates.shape, -1) * gates[..., None]).sum(1)
 
     def read(self, x: Tensor, rows: Tensor) -> Codes:
         experts, gates = self.route(x)
-        groups = Groups.of(experts.flatten(), self.n_experts)
+        groups = TokenGroups.of(experts.flatten(), self.n_experts)
         h = groups.join(self._neurons(x, groups))
         values = (h.view(*gates.shape, self.width) * gates[..., None]).flatten(1)  # [tokens, k · width]
         units = experts[..., None] * self.width + torch.arange(self.width, device=x.device)

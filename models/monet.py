@@ -144,11 +144,12 @@ class Monet(FeedForward):
         self.vertical = config.decomposition == "vertical"
         self.router = Router(config) if layer_index % config.routing_group == 0 else None
         # A layer's own: only the first of a group has a router.
-        self.roles: dict[str, Role] = {"c1": "table"}  # pyright: ignore[reportIncompatibleVariableOverride]
+        roles: dict[str, Role] = {"c1": "table"}
         if self.vertical:
-            self.roles["c2"] = "table"
+            roles["c2"] = "table"
         if self.router is not None:
-            self.roles |= {"router.w1.weight": "router", "router.w2.weight": "router"}
+            roles |= {"router.w1.weight": "router", "router.w2.weight": "router"}
+        self.roles = roles
         d, wide = config.d_model, self.n * self.m
         # Rows of u: horizontal (i, m); vertical first all (i, m/2), then all (j, m/2).
         self.u = nn.Parameter(torch.empty(wide, d))
@@ -164,9 +165,10 @@ class Monet(FeedForward):
         return Routing()
 
     @torch.no_grad()
-    def init_weights(self, config: MonetConfig) -> None:
+    def init_weights(self, config: TrunkConfig) -> None:
         """Rows of u have norm about 1, so that Ux has variance 1; v is such that the output starts as large as a dense
         layer's, with equal gates for the parts that a half keeps, about k."""
+        assert isinstance(config, MonetConfig)
         init.normal_(self.u, std=config.d_model**-0.5)
         for bias in (self.b, self.c1, self.c2):
             if bias is not None:

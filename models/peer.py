@@ -7,6 +7,7 @@ Unit: an expert. Its coefficient is (sum of its gates over the heads that retrie
 """
 
 import math
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import torch
@@ -69,7 +70,7 @@ class PeerConfig(TrunkConfig):
 
 
 class Peer(FixedWrites):
-    roles: ClassVar[dict[str, Role]] = {
+    roles: Mapping[str, Role] = {
         "query.weight": "router",
         "keys1": "router",
         "keys2": "router",
@@ -96,9 +97,10 @@ class Peer(FixedWrites):
         self.v = nn.Parameter(torch.empty(config.n_experts, config.d_model))
 
     @torch.no_grad()
-    def init_weights(self, config: PeerConfig) -> None:
+    def init_weights(self, config: TrunkConfig) -> None:
         """Sub-keys: a whole key [c; c′] has norm about 1, so a score of a normalised query has variance 1. u: rows of
         norm about 1, so uᵀx has variance 1. v: such that the layer's output starts as large as a dense one's."""
+        assert isinstance(config, PeerConfig)
         key_std = (2 * self.d_key) ** -0.5
         init.normal_(self.keys1, std=key_std)
         init.normal_(self.keys2, std=key_std)

@@ -35,7 +35,7 @@ from kernels import product_keys
 from kernels.codes import Codes
 from kernels.rank1_experts import coefficients, rank1_experts
 from models.config import TrunkConfig, check_square, nearest_numbers
-from models.grouped import Groups
+from models.grouped import TokenGroups
 from models.registry import register
 from models.trunk import FixedWrites, Role, TrunkForCausalLM, dense_output_std, second_moment
 
@@ -105,7 +105,7 @@ def _at_most(name: str, value: int, most: int, what: str) -> None:
         raise ValueError(f"{name}={value} exceeds the {most} {what}; nearest: {most}")
 
 
-class JumpReLU(torch.autograd.Function):
+class JumpGate(torch.autograd.Function):
     """w · 1[w > θ], elementwise; the gradient to θ is −θ/ε where |w − θ| < ε/2, times that of the output."""
 
     @staticmethod
@@ -158,7 +158,7 @@ class Pools(FixedWrites):
             roles["pool_router.weight"] = "router"
         if self.super_router is not None:
             roles["super_router.weight"] = "router"
-        self.roles = roles  # pyright: ignore[reportAttributeAccessIssue] (routers depend on the config)
+        self.roles = roles  # which routers there are depends on the config
 
     @classmethod
     def build_shared(cls, config: TrunkConfig) -> nn.Module | None:
@@ -166,8 +166,9 @@ class Pools(FixedWrites):
         return SideMLP(config.d_model, config.side_width) if config.side_width else None
 
     @torch.no_grad()
-    def init_weights(self, config: PoolsConfig) -> None:
+    def init_weights(self, config: TrunkConfig) -> None:
         """Keys and u as in `peer`; v such that the experts' sum starts as large as a dense layer's output."""
+        assert isinstance(config, PoolsConfig)
         key_std = (2 * self.d_key) ** -0.5
         init.normal_(self.keys1, std=key_std)
         init.normal_(self.keys2, std=key_std)
@@ -214,7 +215,7 @@ class Pools(FixedWrites):
         `[tokens, visits · heads · k]`."""
         k = min(self.max_experts, self.per_pool)
         q = self.query_norm(self.query(x).view(-1, self.heads, 2 * self.d_key))
-        groups = Groups.of(pools.flatten(), self.n_pools)
+        groups = TokenGroups.of(pools.flatten(), self.n_pools)
         found = [
             product_keys.search(here[..., : self.d_key], here[..., self.d_key :], keys1, keys2, k)
             for here, keys1, keys2 in zip(
@@ -237,7 +238,7 @@ class Pools(FixedWrites):
         scores, units, pool_gates = scores.gather(1, best), units.gather(1, best), pool_gates.gather(1, best)
         shares = scores.softmax(-1)
         thresholds = self.log_threshold.exp().index_select(0, (units // self.per_pool).flatten()).view_as(shares)
-        gates: Tensor = JumpReLU.apply(self.max_experts * shares, thresholds)  # pyright: ignore[reportAssignmentType]
+        gates: Tensor = JumpGate.apply(self.max_experts * shares, thresholds)  # pyright: ignore[reportAssignmentType]
         if self.training:
             taken, shared = self.on_text(units), self.on_text(shares)
             mean = shares.new_zeros(self.n_units).index_add(0, taken.flatten(), shared.flatten()) / len(taken)

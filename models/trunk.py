@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, cast
+from types import MappingProxyType
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -68,7 +69,7 @@ class FeedForward(nn.Module, ABC):
     tap: Tap | None = None
     padding: Tensor | None = None
     # Roles of parameters, by their name inside the layer, where the default (norm if 1-D, matrix if 2-D) is wrong.
-    roles: ClassVar[dict[str, Role]] = {}
+    roles: Mapping[str, Role] = MappingProxyType({})
 
     def __init__(self, config: TrunkConfig, layer_index: int, shared: nn.Module | None) -> None:
         super().__init__()
@@ -280,7 +281,7 @@ class TrunkForCausalLM(TrunkPreTrainedModel, GenerationMixin):
     refused by all: a layer leaves auxiliary losses and codes of its last forward, which a second forward would replace.
     """
 
-    config_class: type[TrunkConfig]
+    config_class: type[TrunkConfig]  # pyright: ignore[reportIncompatibleVariableOverride] (transformers: any config)
     feed_forward_class: type[FeedForward]
     _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}  # noqa: RUF012
 

@@ -44,7 +44,7 @@ class FeatureChoiceConfig(MutualChoiceConfig):
 class TrainingFeatureChoice(TrainingMutualChoice):
     """See `FeatureChoiceConfig`."""
 
-    config: FeatureChoiceConfig
+    config: FeatureChoiceConfig  # pyright: ignore[reportIncompatibleVariableOverride] (only ever read)
 
     def __init__(
         self,

@@ -7,14 +7,14 @@ from typing import Literal, get_args
 
 from saes.activations import ActivationStream, Collect
 
-Objective = Literal["reconstruction", "end_to_end"]
+DictionaryObjective = Literal["reconstruction", "end_to_end"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings:
     """How dictionaries are trained; the same for all that share a pass. Raises ValueError on values that cannot be."""
 
-    objective: Objective = field(
+    objective: DictionaryObjective = field(
         default="reconstruction",
         metadata={"doc": "reconstruction, or end_to_end: KL of the native model and the one with the dictionaries in."},
     )
@@ -28,8 +28,8 @@ class TrainSettings:
     checkpoint_every: int = field(default=100, metadata={"doc": "Batches between two checkpoints."})
 
     def __post_init__(self) -> None:
-        if self.objective not in get_args(Objective):
-            raise ValueError(f"objective {self.objective!r}: must be one of {', '.join(get_args(Objective))}")
+        if self.objective not in get_args(DictionaryObjective):
+            raise ValueError(f"objective {self.objective!r}: must be one of {', '.join(get_args(DictionaryObjective))}")
         for name in ("train_tokens", "batch_tokens", "log_every", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)}: must be at least 1")

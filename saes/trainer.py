@@ -80,7 +80,7 @@ class Trained:
     at_inference: Quality | None
 
 
-class Batch(Protocol):
+class TokenBatch(Protocol):
     """What an objective learns from: `Activations`, or something else with a number of tokens."""
 
     @property
@@ -92,13 +92,13 @@ class Batches(Protocol):
 
     def chunk(self, index: int) -> Activations: ...
 
-    def batches(self, chunk: int = 0, batch: int = 0) -> Iterator[tuple[int, int, Batch]]: ...
+    def batches(self, chunk: int = 0, batch: int = 0) -> Iterator[tuple[int, int, TokenBatch]]: ...
 
 
 # One forward pass of every learner on a batch, for losses that they share; `train` calls backward on each loss as it
 # comes and lets all optimisers step at the end. A shared loss is put into one of the results, whole; the others then
 # carry one without gradients.
-Objective = Callable[[Mapping[str, Learner], Any], Iterator[tuple[str, StepResult]]]
+LearnerObjective = Callable[[Mapping[str, Learner], Any], Iterator[tuple[str, StepResult]]]
 
 
 def train(
@@ -109,7 +109,7 @@ def train(
     on_step: Callable[[str, CurveRow], None] | None = None,
     subject_flops_per_token: float = 0.0,
     held_out: Callable[[], Activations] | None = None,
-    objective: Objective | None = None,
+    objective: LearnerObjective | None = None,
 ) -> dict[str, Trained]:
     """Train all `dictionaries` on the same batches and write each into `work/<name>/`.
 
@@ -143,7 +143,7 @@ def train(
 
 
 def _steps(
-    run: _Run, stream: Batches, objective: Objective | None, on_step: Callable[[str, CurveRow], None] | None
+    run: _Run, stream: Batches, objective: LearnerObjective | None, on_step: Callable[[str, CurveRow], None] | None
 ) -> None:
     settings, work = run.settings, run.work
     previous = time.perf_counter()
@@ -240,7 +240,9 @@ class _Run:
             for name, quality in self.side_by_side.each(todo, lambda _, learner: self.as_trained(learner)).items():
                 self.learners[name].half = quality
 
-    def update(self, objective: Objective | None, batch: Any, factor: float, progress: float) -> dict[str, StepResult]:
+    def update(
+        self, objective: LearnerObjective | None, batch: Any, factor: float, progress: float
+    ) -> dict[str, StepResult]:
         """One optimiser step of every learner."""
 
         took = dict.fromkeys(self.learners, 0.0)
@@ -268,7 +270,7 @@ class _Run:
         return results
 
     def _jointly(
-        self, objective: Objective, batch: Any, factor: float, progress: float, took: dict[str, float]
+        self, objective: LearnerObjective, batch: Any, factor: float, progress: float, took: dict[str, float]
     ) -> dict[str, StepResult]:
         for learner in self.learners.values():
             learner.module.prepare(progress)

@@ -23,6 +23,7 @@ import saes
 from harness.base import files
 from harness.base.errors import HarnessError, Interrupted
 from harness.base.progress import stage_progress
+from harness.base.row_name import RowName
 from harness.base.stop import STOP
 from saes.synthetic import Recovery, recovery
 from saes.trainer import Assignment, CurveRow, TrainSettings, train
@@ -57,7 +58,7 @@ class Bed:
 
 
 @dataclass(frozen=True)
-class Scored:
+class KindResult:
     """One kind: what it recovered, and on the same fresh tokens at inference its L0 and explained variance."""
 
     name: str
@@ -68,13 +69,13 @@ class Scored:
 
 
 @dataclass(frozen=True)
-class Report:
+class RecoveryReport:
     bed: Bed
     seconds: float
-    kinds: list[Scored]
+    kinds: list[KindResult]
 
 
-def measure(out: Path, bed: Bed | None = None, names: Sequence[str] | None = None) -> Report:
+def measure(out: Path, bed: Bed | None = None, names: Sequence[str] | None = None) -> RecoveryReport:
     """Trains and scores the kinds `names` (all that are registered, and VARIANTS); writes table.md and table.json.
 
     Raises HarnessError when `out` cannot be written or a loss is not finite.
@@ -120,22 +121,22 @@ def measure(out: Path, bed: Bed | None = None, names: Sequence[str] | None = Non
             x, target = tokens.sites[site]
             quality = at_inference(result.dictionary, x, target, bed.batch_tokens)
             found = recovery(result.dictionary, planted.directions(site), x, firings)
-            scored.append(Scored(name, found, quality.l0, quality.explained_variance, result.seconds))
+            scored.append(KindResult(name, found, quality.l0, quality.explained_variance, result.seconds))
             log.info("%s: mean max cosine %.3f", name, found.mean_max_cosine)
-    done = Report(bed, time.perf_counter() - started, scored)
+    done = RecoveryReport(bed, time.perf_counter() - started, scored)
     files.write_atomically(out / "table.md", ("\n".join(_markdown(done)) + "\n").encode())
     files.write_atomically(out / "table.json", (json.dumps(asdict(done), indent=1) + "\n").encode())
     return done
 
 
 def _assignment(name: str, bed: Bed, planted: Planted) -> Assignment:
-    config_class = saes.DICTIONARIES.named(name.partition("[")[0])
+    config_class = saes.DICTIONARIES.named(RowName.of(name).subject.name)
     options = {"n_latents": bed.n_features, "k": bed.per_token, "dead_after_tokens": bed.train_tokens // 10}
     config = config_class(**options, **VARIANTS.get(name, {}))  # pyright: ignore[reportArgumentType]
     return Assignment(planted.mapped if config.transcodes else planted.site, config)
 
 
-def _markdown(report: Report) -> Iterator[str]:
+def _markdown(report: RecoveryReport) -> Iterator[str]:
     bed = report.bed
     yield "# Known features\n"
     yield (

@@ -76,7 +76,7 @@ class Together:
 
 
 @dataclass
-class Report:
+class FaultReport:
     arguments: list[str]
     seconds: float  # of the undisturbed run
     faults: list[Fault] = field(default_factory=list)
@@ -228,7 +228,7 @@ class Bench:
         return Together((exits[0], exits[1]), twice, len(said), equal)
 
 
-def measure(kills: int, out: Path, seed: int = 0, arguments: Sequence[str] = ("smoke",)) -> Report:
+def measure(kills: int, out: Path, seed: int = 0, arguments: Sequence[str] = ("smoke",)) -> FaultReport:
     """Kills runs of `arguments` `kills` times, then tries SIGTERM and two runs at once; writes table.md, table.json.
 
     Raises HarnessError when the undisturbed run fails or a run hangs. What failed is kept in the temporary folder.
@@ -236,7 +236,7 @@ def measure(kills: int, out: Path, seed: int = 0, arguments: Sequence[str] = ("s
     files.check_writable(out)
     folder = Path(tempfile.mkdtemp(prefix="harness-faults-"))
     bench = Bench(arguments, folder, seed)
-    report = Report(list(arguments), bench.undisturbed())
+    report = FaultReport(list(arguments), bench.undisturbed())
     log.info("undisturbed: %.1f s, %d stages", report.seconds, len(bench.moments) - 1)
     while (left := kills - len(bench.faults)) > 0:
         kinds = list(_ROUND) if left >= len(_ROUND) else bench.random.sample(_ROUND, left)
@@ -262,13 +262,13 @@ def _went_on(faults: list[Fault], run: Run) -> None:
         faults[-1].resumed_from = f"step {found[1]}"
 
 
-def _write(report: Report, out: Path) -> None:
+def _write(report: FaultReport, out: Path) -> None:
     data = {**asdict(report), "passed": report.passed}
     files.write_atomically(out / "table.md", ("\n".join(_markdown(report)) + "\n").encode())
     files.write_atomically(out / "table.json", (json.dumps(data, indent=1) + "\n").encode())
 
 
-def _markdown(report: Report) -> Iterator[str]:
+def _markdown(report: FaultReport) -> Iterator[str]:
     yield "# Killed runs\n"
     yield f"`harness run {' '.join(report.arguments)}`, undisturbed {report.seconds:.1f} s. {report.summary()}.\n"
     yield "| | round | signal | seconds after start | in | exit | training continued from | same table |"

@@ -20,7 +20,7 @@ CONTEXTS = (10, 25, 50, 100)
 
 
 @dataclass(frozen=True)
-class Line:
+class ControlLine:
     """One world at one number of contexts a pair. Means over pairs, in bits. flagged: share of pairs whose excess is
     above their floor at 5%, with the ends of its 95% interval (Wilson); magnitude_flagged likewise for the step between
     low and high values; conjunction_flagged for the conjunction. shuffled_flagged: with one unit's values shuffled."""
@@ -45,8 +45,8 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Report:
-    lines: list[Line]
+class ControlReport:
+    lines: list[ControlLine]
     seconds: float
 
     def false_positives(self) -> float:
@@ -58,7 +58,7 @@ class Report:
         return {line.contexts: line.flagged for line in self.lines if line.world == f"and_{nats:g}"}
 
 
-def measure(out: Path, pairs: int = 200, seed: int = 0) -> Report:
+def measure(out: Path, pairs: int = 200, seed: int = 0) -> ControlReport:
     """Runs every world at every number of contexts; leaves table.md and table.json in `out`."""
     started = time.perf_counter()
     threads = torch.get_num_threads()
@@ -71,14 +71,14 @@ def measure(out: Path, pairs: int = 200, seed: int = 0) -> Report:
         ]
     finally:
         torch.set_num_threads(threads)
-    report = Report(lines, time.perf_counter() - started)
+    report = ControlReport(lines, time.perf_counter() - started)
     data = {"level": LEVEL, "seed": seed, "lines": [asdict(line) for line in lines]}
     write_atomically(out / "table.json", (json.dumps(data, indent=1, ensure_ascii=False) + "\n").encode())
     write_atomically(out / "table.md", markdown(report).encode())
     return report
 
 
-def lines_of(world: World, pairs: int, rng: np.random.Generator) -> list[Line]:
+def lines_of(world: World, pairs: int, rng: np.random.Generator) -> list[ControlLine]:
     """A line for each number of contexts; fewer are the first of the many."""
     most = max(CONTEXTS)
     drawn = run(world, pairs, most, rng)
@@ -98,7 +98,7 @@ def lines_of(world: World, pairs: int, rng: np.random.Generator) -> list[Line]:
             "conjunction_flagged": above_floor(found.conjunction, found.floor_conjunction) < LEVEL,
         }  # fmt: skip
         lines.append(
-            Line(
+            ControlLine(
                 world=world.name,
                 truth=world.truth,
                 combines=world.combines,
@@ -113,7 +113,7 @@ def lines_of(world: World, pairs: int, rng: np.random.Generator) -> list[Line]:
     return lines
 
 
-def markdown(report: Report) -> str:
+def markdown(report: ControlReport) -> str:
     power = ", ".join(f"{share:.1%} at {contexts}" for contexts, share in report.power().items())
     lines = [
         "# Joint structure on planted worlds",

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Size:
+class MetricLoad:
     """How many tokens, units, units on a token (mean), and meetings below which a pair is pruned."""
 
     tokens: int = 1_000_000
@@ -45,11 +45,11 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Report:
+class MetricReport:
     """seconds and peak_bytes: of counting and testing, the memory that of the process, the codes themselves and the
     libraries included. found: pairs beyond the null, of which there are next to none."""
 
-    size: Size
+    size: MetricLoad
     machine: str
     threads: int
     steps: list[Step]
@@ -63,11 +63,11 @@ class Report:
     edits: list[edits.EditTime]
 
 
-def measure(out: Path, size: Size | None = None, edit_size: edits.EditSize | None = None) -> Report:
+def measure(out: Path, size: MetricLoad | None = None, edit_size: edits.EditSize | None = None) -> MetricReport:
     """Times the steps and writes table.md and table.json to `out`. HarnessError when `out` cannot be written."""
     files.check_writable(out)
-    size, edit_size = size or Size(), edit_size or edits.EditSize()
-    _steps(Size(tokens=2000, units=500, active=8))  # compiles
+    size, edit_size = size or MetricLoad(), edit_size or edits.EditSize()
+    _steps(MetricLoad(tokens=2000, units=500, active=8))  # compiles
     firing = planted(size)
     reset_peak_memory()
     steps, found, (total, distinct, kept) = _steps(size, firing)
@@ -76,13 +76,13 @@ def measure(out: Path, size: Size | None = None, edit_size: edits.EditSize | Non
     threads = torch.get_num_threads()
     peak = peak_memory()
     edited = edits.measure(edit_size)
-    report = Report(size, machine, threads, steps, seconds, peak, total, distinct, kept, found, edit_size, edited)
+    report = MetricReport(size, machine, threads, steps, seconds, peak, total, distinct, kept, found, edit_size, edited)
     files.write_atomically(out / "table.md", ("\n".join(_markdown(report)) + "\n").encode())
     files.write_atomically(out / "table.json", (json.dumps(asdict(report), indent=1) + "\n").encode())
     return report
 
 
-def planted(size: Size) -> Firing:
+def planted(size: MetricLoad) -> Firing:
     """Codes without structure: Zipf's law over units, a Poisson number of them on a token."""
     rng = np.random.default_rng(size.seed)
     weights = 1 / np.arange(1, size.units + 1)
@@ -106,7 +106,7 @@ def planted(size: Size) -> Firing:
     return Firing(np.concatenate(indptr), fired, np.ones(len(fired), np.float32), document, size.units)
 
 
-def _steps(size: Size, firing: Firing | None = None) -> tuple[list[Step], int, tuple[int, int, int]]:
+def _steps(size: MetricLoad, firing: Firing | None = None) -> tuple[list[Step], int, tuple[int, int, int]]:
     firing = firing or planted(size)
     steps: list[Step] = []
     clock = time.perf_counter()
@@ -130,7 +130,7 @@ def _steps(size: Size, firing: Firing | None = None) -> tuple[list[Step], int, t
     return steps, found, (met.n_all, met.distinct, len(met.n))
 
 
-def _markdown(report: Report) -> Iterator[str]:
+def _markdown(report: MetricReport) -> Iterator[str]:
     size = report.size
     yield "# What metrics cost\n"
     yield (

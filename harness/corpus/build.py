@@ -12,7 +12,7 @@ from harness.corpus import END_OF_TEXT, SPLITS, Document, Progress, quiet
 from harness.corpus.config import CorpusConfig, packages_of
 from harness.corpus.packing import Packed, pack, save_documents, save_split
 from harness.corpus.select import Selection, select
-from harness.corpus.stored import Corpus, CorpusInfo, Size, load
+from harness.corpus.stored import Corpus, CorpusInfo, DomainSize, load
 from harness.corpus.tokenizer import as_pretrained, train_tokenizer
 
 __all__ = ["Corpus", "CorpusInfo", "build", "load"]
@@ -82,12 +82,12 @@ def content_hash(selection: Selection) -> str:
     return found.hexdigest()
 
 
-def _sizes(selection: Selection, split: str, tokens: list[int]) -> dict[str, Size]:
+def _sizes(selection: Selection, split: str, tokens: list[int]) -> dict[str, DomainSize]:
     found = {}
     for domain in selection.domains:
         rows = [i for i, document in enumerate(selection.documents[split]) if document.domain == domain]
         n_bytes = sum(len(selection.documents[split][i].text.encode()) for i in rows)
-        found[domain] = Size(len(rows), n_bytes, sum(tokens[i] for i in rows))
+        found[domain] = DomainSize(len(rows), n_bytes, sum(tokens[i] for i in rows))
     return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, SerializeAsAny, model_validator
 
@@ -19,7 +19,7 @@ class CorpusConfig(Strict):
     # What a kind always offers; None: that depends on what it reads.
     offers: ClassVar[tuple[str, ...] | None] = None
 
-    kind: str
+    kind: Any  # its name: a Literal in every kind
     domains: tuple[str, ...] | None = Field(
         default=None, min_length=1, description="which domains; all of them when left out"
     )

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Size:
+class DomainSize:
     """Of one domain in one split. `tokens` counts one end of text a document."""
 
     documents: int
@@ -45,7 +45,7 @@ class CorpusInfo:
     sequence_length: int
     sequences: dict[str, int]
     left_over: dict[str, int]
-    sizes: dict[str, dict[str, Size]]  # split -> domain -> size
+    sizes: dict[str, dict[str, DomainSize]]  # split -> domain -> size
     repeats: dict[str, int]
     packages: dict[str, str]
 
@@ -57,7 +57,8 @@ class CorpusInfo:
         stored = json.loads(path.read_text())
         stored["domains"] = tuple(stored["domains"])
         stored["sizes"] = {
-            split: {domain: Size(**size) for domain, size in sizes.items()} for split, sizes in stored["sizes"].items()
+            split: {domain: DomainSize(**size) for domain, size in sizes.items()}
+            for split, sizes in stored["sizes"].items()
         }
         return cls(**stored)
 

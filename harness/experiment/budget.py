@@ -33,7 +33,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 import models
 from harness.base.errors import BadInput
-from harness.experiment.rows import DictionarySpec, SubjectSpec, SystemSpec
+from harness.experiment.dictionary_rows import DictionarySpec
+from harness.experiment.rows import SubjectSpec, SystemSpec
 from harness.experiment.schema import Experiment
 from harness.training import upcycling
 from harness.training.config import Distillation, TrainingConfig
@@ -49,7 +50,7 @@ _LARGEST = 1 << 36  # beyond any token count or size
 
 
 @dataclass(frozen=True)
-class Size:
+class ModelSize:
     """Of a model: parameters, those that a token touches, forward FLOPs per token."""
 
     parameters: int
@@ -61,7 +62,7 @@ class Size:
 class Budget:
     """What one system takes. FLOPs of training by what they are spent on; tokens that the subject trains on."""
 
-    size: Size  # with its dictionaries
+    size: ModelSize  # with its dictionaries
     tokens: int
     subject_flops: float
     teacher_flops: float = 0.0
@@ -152,19 +153,19 @@ def budget_of(spec: SystemSpec, experiment: Experiment) -> Budget:
     return _with_dictionary(budget, spec.dictionary, spec.dictionary.config, subject)
 
 
-def size_of(subject: SubjectSpec, experiment: Experiment) -> Size:
+def size_of(subject: SubjectSpec, experiment: Experiment) -> ModelSize:
     corpus = experiment.corpus
     settings = json.dumps(subject.settings, sort_keys=True)
     return _size(subject.architecture, settings, corpus.vocab_size, corpus.sequence_length)
 
 
 @functools.lru_cache(maxsize=4096)
-def _size(architecture: str, settings: str, vocab_size: int, length: int) -> Size:
+def _size(architecture: str, settings: str, vocab_size: int, length: int) -> ModelSize:
     with torch.device("meta"):  # nothing is allocated, however large
         model = models.build(
             architecture, **json.loads(settings), vocab_size=vocab_size, max_position_embeddings=length
         )
-    return Size(
+    return ModelSize(
         sum(parameter.numel() for parameter in model.parameters()),
         model.active_parameters(),
         float(model.forward_flops_per_token(length)),
@@ -211,7 +212,7 @@ def _with_dictionary(
     passes = FORWARD_PASSES if settings.objective == "end_to_end" else 1
     return replace(
         budget,
-        size=Size(
+        size=ModelSize(
             budget.size.parameters + sites * own.parameters,
             budget.size.active_parameters + sites * own.active_parameters,
             budget.size.forward_flops + sites * own.forward_flops,
@@ -227,7 +228,7 @@ def _width(subject: SubjectSpec) -> int:
 
 
 @functools.lru_cache(maxsize=1024)
-def _dictionary_cost(config: DictionaryConfig, width: int) -> tuple[float, Size]:
+def _dictionary_cost(config: DictionaryConfig, width: int) -> tuple[float, ModelSize]:
     """Training FLOPs per token of one site's dictionary, when k latents fire and none is dead; and its size."""
     module = config.build(width, width, torch.Generator().manual_seed(0))
     k, n = config.k, config.n_latents
@@ -238,7 +239,7 @@ def _dictionary_cost(config: DictionaryConfig, width: int) -> tuple[float, Size]
     raw = Standardisation(torch.zeros(width), 1.0)
     held_out = torch.randn(64, width, generator=torch.Generator().manual_seed(0))  # thresholds are set on it
     trained = module.inference(raw, raw, held_out)  # what the row's record counts: a tied encoder is unfolded there
-    return per_token, Size(trained.parameter_count(), trained.active_parameters(k), trained.flops_per_token(k))
+    return per_token, ModelSize(trained.parameter_count(), trained.active_parameters(k), trained.flops_per_token(k))
 
 
 def amount(budget: Budget, kind: str) -> float:

@@ -6,13 +6,13 @@ figures would be single points and are not drawn.
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from typing import Literal
 
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from harness.base.row_name import RowName
 from harness.report.style import COLOURS, MARKERS, error
 from harness.tables.table import Figure, Row, Table
 
@@ -99,8 +99,7 @@ def _rows(table: Table, *metrics: str) -> list[Row]:
 
 def _kind(row: Row) -> str:
     """The row's name without what a sweep varies: `dense+topk[k=8,n_latents=512]` is `dense+topk`."""
-    name = re.sub(r"(?<=[\[,])(k|n_latents)=[^,\]]*(,|(?=\]))", "", row.system)
-    return name.replace(",]", "]").replace("[]", "")
+    return str(RowName.of(row.system).without("k", "n_latents"))
 
 
 def _line(axes: Axes, points: list[Row], x: str, y: str, place: int, line: LineStyle) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import json
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
 from harness.base.files import write_atomically
+from harness.base.row_name import RowName
 from harness.report import dictionary_sweep, joint
 from harness.report.style import COLOURS, GREY, MARKERS, error
 from harness.tables.table import Row, Table
@@ -97,7 +97,8 @@ def _style(table: Table) -> dict[str, tuple[str, str]]:
 
 def _family(system: str) -> str:
     """A system's name without what stands in brackets last."""
-    return system.partition("[")[0] if "+" not in system else re.sub(r"\[(?!.*\+).*", "", system)
+    said = RowName.of(system)
+    return said.subject.name if said.dictionary is None else f"{said.subject}+{said.dictionary.name}"
 
 
 def _references(axes: Axes, table: Table) -> None:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 
 from matplotlib.axes import Axes
 
+from harness.base.row_name import RowName
 from harness.report.style import COLOURS, GREY, MARKERS, error
 from harness.tables.table import Figure, Row, Table
 
 SHARE, FLOOR_SHARE = "joint/excess_share", "joint/floor_share"
 CONJUNCTION, FLOOR_CONJUNCTION = "joint/conjunction", "joint/conjunction_floor"
 WIDE = 30  # systems this many times apart share no linear axis: the smaller ones would all lie at 0
-_VARIED = re.compile(r"(?<=[\[,])max_experts=(\d+)(,|(?=\]))")
 
 
 def beside_floor(axes: Axes, table: Table, metric: str, floor: str, label: str) -> bool:
@@ -57,9 +56,10 @@ def against_active(axes: Axes, table: Table) -> bool:
     """Excess as a share of what the pair says, and its floor, against `max_experts`; rows differ in nothing else."""
     lines: dict[str, list[tuple[int, Row]]] = defaultdict(list)
     for row in table.rows:
-        varied = _VARIED.search(row.system)
-        if varied and SHARE in row.metrics and FLOOR_SHARE in row.metrics:
-            lines[_VARIED.sub("", row.system).replace(",]", "]").replace("[]", "")].append((int(varied[1]), row))
+        said = RowName.of(row.system)
+        active = said.subject.settings.get("max_experts")
+        if active is not None and SHARE in row.metrics and FLOOR_SHARE in row.metrics:
+            lines[str(said.without("max_experts"))].append((active, row))
     lines = {family: points for family, points in lines.items() if len(points) > 1}
     if not lines:
         return False

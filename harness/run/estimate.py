@@ -28,7 +28,7 @@ _BYTES_PER_PARAMETER = 16  # float32: itself, its gradient, two moments
 
 
 @dataclass(frozen=True)
-class Estimate:
+class RowEstimate:
     """Of one row and seed. seconds: of what is its own (a stage that several rows share is counted at the first).
     source: where the seconds come from. memory: bytes of tensors while the subject trains."""
 
@@ -37,12 +37,12 @@ class Estimate:
     memory: int
 
 
-def estimates(plan: Plan, store: Store) -> dict[str, Estimate]:
+def estimates(plan: Plan, store: Store) -> dict[str, RowEstimate]:
     """For every row, one seed. Seconds of subjects: `stored` where the very stage is in the store; else `timed`, on two
     training steps with random tokens here and now. A model that may not fit in memory is not tried: its seconds are its
     FLOPs at the speed of the slowest other (`by FLOPs`). Dictionaries: their and their collecting FLOPs at the speed of
     their subject. Learning-rate trials are included, measuring the metrics is not."""
-    found: dict[str, Estimate] = {}
+    found: dict[str, RowEstimate] = {}
     speeds: dict[str, tuple[float, str]] = {}  # FLOPs a second, by the subject's stage
     charged: set[str] = set()
     lines = {line.spec.name: line for line in plan.matching.lines}
@@ -56,12 +56,12 @@ def estimates(plan: Plan, store: Store) -> dict[str, Estimate]:
         charged.add(row.subject.key)
         own += line.budget.collecting_flops + line.budget.dictionary_flops
         if not own:  # says nothing about the speed at which other rows of the subject train
-            found[row.spec.name] = Estimate(0.0, "nothing to train", memory)
+            found[row.spec.name] = RowEstimate(0.0, "nothing to train", memory)
             continue
         if row.subject.key not in speeds:
             speeds[row.subject.key] = _speed(row, plan, store, memory, speeds)
         speed, source = speeds[row.subject.key]
-        found[row.spec.name] = Estimate(own / speed, source, memory)
+        found[row.spec.name] = RowEstimate(own / speed, source, memory)
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from harness.experiment.budget import Line
-from harness.run.estimate import Estimate
+from harness.run.estimate import RowEstimate
 from harness.run.plan import Plan
 
 _HEADER = (
@@ -25,7 +25,7 @@ _HEADER = (
 )
 
 
-def render_plan(plan: Plan, estimates: dict[str, Estimate]) -> list[str]:
+def render_plan(plan: Plan, estimates: dict[str, RowEstimate]) -> list[str]:
     """Lines: a table with a row for each system, then what is matched, and what the figures are."""
     seeds = len(plan.experiment.seeds)
     rows = [_HEADER, *(_cells(line, estimates[line.spec.name]) for line in plan.matching.lines)]
@@ -58,7 +58,7 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _cells(line: Line, estimate: Estimate) -> tuple[str, ...]:
+def _cells(line: Line, estimate: RowEstimate) -> tuple[str, ...]:
     budget = line.budget
     return (
         line.spec.name,

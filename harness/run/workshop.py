@@ -69,7 +69,7 @@ class Workshop:
         }
 
         def produce(work: dict[str, Path]) -> None:
-            wanted = {key: dictionary.Wanted(together[key][0], folder) for key, folder in work.items()}
+            wanted = {key: dictionary.WantedDictionaries(together[key][0], folder) for key, folder in work.items()}
             label = f"dictionaries of {row.spec.subject.name}, seed {row.seed}"
             log.info("%s: %s", label, ", ".join(together[key][1] for key in wanted))
             model = subject.read(self.subject(row.trained), self.plan.numerics.device)

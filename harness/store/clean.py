@@ -39,7 +39,7 @@ class Leftover:
 
 
 @dataclass(frozen=True)
-class Found:
+class Removable:
     leftovers: list[Leftover]
     kept: int  # finished stages that stay
     results: list[Path]  # results folders that were looked at
@@ -75,7 +75,7 @@ class Cleaner:
     def __exit__(self, *_: object) -> None:
         self._held.close()
 
-    def find(self) -> Found:
+    def find(self) -> Removable:
         """What can go, largest first."""
         by_folder = {folder: keys for folder in self.results if (keys := _keys_of_results(folder)) is not None}
         needed = set[str]().union(*by_folder.values())
@@ -98,9 +98,9 @@ class Cleaner:
         leftovers = [each for each in leftovers if not any(self._is_held(lock) for lock in each.locks)]
         leftovers.sort(key=lambda each: -each.bytes)
         gone = sum(each.path in stages.values() for each in leftovers)
-        return Found(leftovers, len(stages) - gone, list(by_folder), len(running))
+        return Removable(leftovers, len(stages) - gone, list(by_folder), len(running))
 
-    def remove(self, found: Found) -> int:
+    def remove(self, found: Removable) -> int:
         """Bytes freed. What a process has locked meanwhile stays."""
         freed = 0
         for each in found.leftovers:
@@ -134,7 +134,7 @@ class Cleaner:
             return True
 
 
-def describe(found: Found) -> list[str]:
+def describe(found: Removable) -> list[str]:
     """What was found, for people: what is kept and for whom, then what would go, by kind."""
     names = ", ".join(folder.name for folder in found.results) or "none"
     lines = [f"needed: {found.kept} stages (results folders: {names}; runs alive: {found.running})"]

@@ -60,7 +60,8 @@ NUMERIC = {
 def source_digest(modules: Sequence[str]) -> str:
     """Digest of the code that `closure(modules)` reaches, and of the versions of the packages that it uses.
 
-    Comments, docstrings and layout do not count: the digest is taken over the syntax tree.
+    Comments, docstrings, log lines, labels, descriptions and layout do not count: the digest is taken over the syntax
+    tree without them.
     """
     reached = {name: _module_code(name) for name in closure(modules)}
     packages = {NUMERIC[name] for code in reached.values() for name in code.packages}
@@ -108,13 +109,23 @@ class _Code:
                     packages.add(top)
                 elif _followed(candidate, own):
                     followed.add(candidate)
-            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and (
-                ast.get_docstring(node) is not None
-            ):
-                node.body = node.body[1:] or [ast.Pass()]
-        self.digest = hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+        self.digest = hashlib.sha256(ast.dump(_WithoutWords().visit(tree)).encode()).hexdigest()
         self.imports = tuple(sorted(followed))
         self.packages = tuple(sorted(packages))
+
+
+class _WithoutWords(ast.NodeTransformer):
+    """Takes out what only people read: docstrings, log lines, labels and descriptions."""
+
+    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
+        of = node.value.func if isinstance(node.value, ast.Call) else None
+        logs = isinstance(of, ast.Attribute) and isinstance(of.value, ast.Name) and of.value.id == "log"
+        if logs or isinstance(node.value, ast.Constant):
+            return None
+        return self.generic_visit(node)
+
+    def visit_keyword(self, node: ast.keyword) -> ast.AST | None:
+        return None if node.arg in ("label", "description") else self.generic_visit(node)
 
 
 @functools.cache

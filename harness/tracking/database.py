@@ -69,15 +69,15 @@ def connect(uri: str, store: Path, name: str) -> tuple[MlflowClient, str]:
         found = client.get_experiment_by_name(name)
         if found is None:
             try:
-                experiment_id = client.create_experiment(name, artifact_location=place)
+                client.create_experiment(name, artifact_location=place)
             except MlflowException:
-                found = client.get_experiment_by_name(name)  # on a server, another client may have been first
-                if found is None:
+                if client.get_experiment_by_name(name) is None:  # on a server, another client may have been first
                     raise
-        if found is not None:
-            experiment_id = found.experiment_id
-            if found.lifecycle_stage == "deleted":
-                client.restore_experiment(experiment_id)
+            found = client.get_experiment_by_name(name)
+            assert found is not None
+        experiment_id = found.experiment_id
+        if found.lifecycle_stage == "deleted":
+            client.restore_experiment(experiment_id)
         client.set_experiment_tag(experiment_id, "harness.comparison", name)
     return client, experiment_id
 

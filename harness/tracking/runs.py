@@ -43,7 +43,7 @@ _FOLLOW_SECONDS = 5.0
 _PARENT, _NAME = "mlflow.parentRunId", "mlflow.runName"
 
 
-class CorpusInfo(Protocol):
+class CorpusSummary(Protocol):
     """What is told of the corpus: its hash, and every other attribute as the profile."""
 
     @property
@@ -116,7 +116,7 @@ class Tracker:
 
     @contextlib.contextmanager
     def invocation(
-        self, corpus: CorpusInfo, config_hash: str, made_by: tuple[str | None, bool | None] | None = None
+        self, corpus: CorpusSummary, config_hash: str, made_by: tuple[str | None, bool | None] | None = None
     ) -> Iterator[Invocation]:
         """The parent run of everything inside. FAILED with its traceback, or KILLED, when the block raises.
 
@@ -207,7 +207,7 @@ class _Recorded:
 class Invocation(_Recorded):
     """The parent run."""
 
-    def __init__(self, tracker: Tracker, tags: Mapping[str, str], corpus: CorpusInfo) -> None:
+    def __init__(self, tracker: Tracker, tags: Mapping[str, str], corpus: CorpusSummary) -> None:
         super().__init__(tracker)
         self.tags, self.corpus = tags, corpus
         self.curve_keys: set[str] = set()

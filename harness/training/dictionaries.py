@@ -27,7 +27,7 @@ from saes.activations import Activations
 from saes.dictionary import Dictionary
 from saes.pretrained import Pretrained
 from saes.quality import at_inference
-from saes.trainer import CURVE_FILE, Assignment, CurveRow, Objective, TrainSettings, train
+from saes.trainer import CURVE_FILE, Assignment, CurveRow, LearnerObjective, TrainSettings, train
 from saes.training_dictionary import DictionaryConfig
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def train_dictionaries(
 
     flops = float(cast(Any, model).forward_flops_per_token(split.length))
     stream: Any = settings.stream(of_training, len(split), split.length)
-    objective: Objective | None = None
+    objective: LearnerObjective | None = None
     if settings.objective == "end_to_end":
         stream = NativeStream(stream, model, split, frozenset(cast(set[Site], wanted)))
         objective = EndToEnd(model, [[f"{name}@{site}" for site in job.sites] for name, job in jobs.items()])

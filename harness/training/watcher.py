@@ -80,9 +80,7 @@ class Watcher(TrainerCallback):
         for name, term in terms.items():
             self.sums[name] = self.sums[name] + term if name in self.sums else term
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> TrainerControl:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self.step = state.global_step
         if not self.clipped:
             raise HarnessError(
@@ -94,7 +92,6 @@ class Watcher(TrainerCallback):
         # Only from a point of the curve can training continue on the same curve: a few more steps until the next.
         if STOP.requested and self.step < self.steps and self.step % args.logging_steps == 0:
             self.stopped = control.should_training_stop = control.should_save = True
-        return control
 
     def on_log(
         self,

@@ -20,12 +20,14 @@ __all__ = ["run"]
 log = logging.getLogger(__name__)
 
 
-def run(out: Path, rivals: Path | None = None, rounds: int = 7, tiny: bool = False) -> dict[str, list[measure.Row]]:
+def run(
+    out: Path, rivals: Path | None = None, rounds: int = 7, tiny: bool = False
+) -> dict[str, list[measure.TimedRow]]:
     """Measure everything and write `table.md` and `table.json` into `out`. tiny: sizes for a test of this command."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     others = Rivals(rivals, look=not tiny)
-    size = experts.Size(64, 32, 64, 2, 4) if tiny else experts.Size()
-    dictionary = dictionaries.Size(64, 16, 64, 4) if tiny else dictionaries.Size()
+    size = experts.ExpertSizes(64, 32, 64, 2, 4) if tiny else experts.ExpertSizes()
+    dictionary = dictionaries.DictionarySizes(64, 16, 64, 4) if tiny else dictionaries.DictionarySizes()
     with dispatch.recording() as ran:
         shape = (dictionary.tokens, dictionary.d, dictionary.n)
         ceilings = measure.ceilings(device, *shape, 2**16 if tiny else 2**26)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kernels import sparse_dictionary as sd
 from kernels.bench import measure
-from kernels.bench.measure import Ceilings, Row
+from kernels.bench.measure import Ceilings, TimedRow
 from kernels.bench.rivals import Rivals
 from kernels.selection import batch_topk, column_topk, topk
 
@@ -18,7 +18,7 @@ LR = 1e-3
 
 
 @dataclass(frozen=True)
-class Size:
+class DictionarySizes:
     tokens: int = 4096
     d: int = 256
     n: int = 8192
@@ -28,7 +28,7 @@ class Size:
 class Trainer:
     """A TopK, Mutual Choice or Feature Choice step on our ops: summed squared error per token, clipping, Adam."""
 
-    def __init__(self, size: Size, kind: str, weights: dict[str, Tensor], device: str) -> None:
+    def __init__(self, size: DictionarySizes, kind: str, weights: dict[str, Tensor], device: str) -> None:
         self.size, self.kind = size, kind
         w_enc, w_dec = weights["W_enc"].to(device), weights["W_dec"].to(device)
         # The encoder in the memory order of its transpose: its gradient is computed by rows of that.
@@ -75,7 +75,7 @@ class Trainer:
         return loss.detach()
 
 
-def steps(size: Size, ceilings: Ceilings, rivals: Rivals, rounds: int, device: str) -> list[Row]:
+def steps(size: DictionarySizes, ceilings: Ceilings, rivals: Rivals, rounds: int, device: str) -> list[TimedRow]:
     g = torch.Generator().manual_seed(0)
     w_dec = F.normalize(torch.randn(size.n, size.d, generator=g), dim=1)
     weights = {"W_dec": w_dec, "W_enc": w_dec.t().contiguous()}
@@ -110,7 +110,7 @@ def steps(size: Size, ceilings: Ceilings, rivals: Rivals, rounds: int, device: s
     return [main, choices]
 
 
-def selections(size: Size, rounds: int, device: str) -> list[Row]:
+def selections(size: DictionarySizes, rounds: int, device: str) -> list[TimedRow]:
     """The selections against torch's own top-k."""
     a = torch.randn(size.tokens, size.n, device=device)
     m = torch.full((size.n,), max(1, size.k * size.tokens // size.n), device=device)
@@ -128,14 +128,14 @@ def selections(size: Size, rounds: int, device: str) -> list[Row]:
     ]  # fmt: skip
 
 
-def _activations(size: Size, g: torch.Generator) -> Tensor:
+def _activations(size: DictionarySizes, g: torch.Generator) -> Tensor:
     """Sparse sums of fixed directions: something a dictionary can learn."""
     directions = F.normalize(torch.randn(2 * size.d, size.d, generator=g), dim=1)
     strengths = torch.rand(size.tokens, 2 * size.d, generator=g)
     return (strengths * (torch.rand(size.tokens, 2 * size.d, generator=g) < 0.03)) @ directions
 
 
-def _curves(size: Size, weights: dict[str, Tensor], x: Tensor, rivals: Rivals, device: str) -> str:
+def _curves(size: DictionarySizes, weights: dict[str, Tensor], x: Tensor, rivals: Rivals, device: str) -> str:
     """Losses of ten steps from the same weights, ours against the dense step and SAELens'."""
     ours, dense = (Trainer(size, "topk", weights, device) for _ in range(2))
     sae_lens = rivals.sae_lens_step(size.d, size.n, size.k, weights, LR)

@@ -11,14 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kernels.bench import measure
-from kernels.bench.measure import Ceilings, Row, interleaved, relative_error
+from kernels.bench.measure import Ceilings, TimedRow, interleaved, relative_error
 from kernels.bench.rivals import Rivals
 from kernels.product_keys import search
 from kernels.rank1_experts import rank1_experts, reference
 
 
 @dataclass(frozen=True)
-class Size:
+class ExpertSizes:
     """tokens, width, experts, active experts per token (heads · k)."""
 
     tokens: int = 2048
@@ -35,7 +35,7 @@ class Size:
 Op = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
-def rank1(size: Size, ceilings: Ceilings, rounds: int, device: str) -> list[Row]:
+def rank1(size: ExpertSizes, ceilings: Ceilings, rounds: int, device: str) -> list[TimedRow]:
     """Forward + backward against gather-and-einsum and gather + embedding_bag; and the peak memory of each."""
     inputs = _inputs(size, device)
     works = {
@@ -47,7 +47,7 @@ def rank1(size: Size, ceilings: Ceilings, rounds: int, device: str) -> list[Row]
     memory = {name: measure.extra_memory(work) for name, work in works.items()}
     # Read u once and, where relu lets half of the slots through, v forward, u and v backward; write both gradients.
     moved = 4 * size.d * (size.tokens * size.slots * (1 + 3 * 0.5) + 2 * size.n_experts + 4 * size.tokens)
-    small = _inputs(Size(64, 64, 400, 2, 8), device)
+    small = _inputs(ExpertSizes(64, 64, 400, 2, 8), device)
     ours = _gradients(_ours, small, torch.float32)
     truth = _gradients(_reference, small, torch.float64)
     note = "; ".join(f"peak extra memory {name} {mb:.0f} MB" for name, mb in memory.items() if mb is not None)
@@ -69,7 +69,7 @@ def rank1(size: Size, ceilings: Ceilings, rounds: int, device: str) -> list[Row]
 class Layer(torch.nn.Module):
     """A PEER layer on our ops, with what `peer-pytorch` has: no norm, per-head keys, softmax over each head's k."""
 
-    def __init__(self, size: Size) -> None:
+    def __init__(self, size: ExpertSizes) -> None:
         super().__init__()
         n, d_key = round(size.n_experts**0.5), size.d // 2
         self.size = size
@@ -85,7 +85,7 @@ class Layer(torch.nn.Module):
         return rank1_experts(x, self.u, self.v, indices.flatten(1), gates, "relu")
 
 
-def peer_layer(size: Size, rivals: Rivals, rounds: int, device: str) -> list[Row]:
+def peer_layer(size: ExpertSizes, rivals: Rivals, rounds: int, device: str) -> list[TimedRow]:
     """The whole layer, forward + backward, against the `peer-pytorch` package with equally many active experts."""
     theirs = rivals.peer_layer(size.d, size.heads, size.n_experts, size.k)
     layer = Layer(size).to(device)
@@ -99,12 +99,12 @@ def peer_layer(size: Size, rivals: Rivals, rounds: int, device: str) -> list[Row
     return [measure.row("PEER layer fwd+bwd, same sizes", works, rounds, {"peer-pytorch": 5.0}, note=note)]
 
 
-def scaling(rounds: int, device: str, largest: int = 10) -> tuple[list[Row], str]:
+def scaling(rounds: int, device: str, largest: int = 10) -> tuple[list[TimedRow], str]:
     """Search and experts per token from 2^14 to 2^20 experts; table gradients as sparse rows."""
     rows, search_ms, expert_ms = [], [], []
     powers = range(7, largest + 1)
     for power in powers:
-        size = Size(1024, 256, 4**power, 4, 16)
+        size = ExpertSizes(1024, 256, 4**power, 4, 16)
         q = torch.randn(2, size.tokens, size.heads, size.d // 2, device=device)
         keys = torch.randn(2, 1, 2**power, size.d // 2, device=device)
         inputs = _inputs(size, device)
@@ -120,7 +120,7 @@ def scaling(rounds: int, device: str, largest: int = 10) -> tuple[list[Row], str
             each = 1e3 / size.tokens
             low, _, high = statistics.quantiles(times[name], n=4) if rounds > 1 else [ms] * 3
             what = f"{name}, 2^{2 * power} experts, µs (not ms) per token"
-            rows.append(Row(what, ms * each, (low * each, high * each), note=tables))
+            rows.append(TimedRow(what, ms * each, (low * each, high * each), note=tables))
     growth = 2.0 ** (powers[-1] - powers[0])
     summary = (
         f"From 2^14 to 2^{2 * powers[-1]} experts search grows {search_ms[-1] / search_ms[0]:.2f}× (√N grows "
@@ -130,7 +130,7 @@ def scaling(rounds: int, device: str, largest: int = 10) -> tuple[list[Row], str
     return rows, summary
 
 
-def _inputs(size: Size, device: str) -> tuple[Tensor, ...]:
+def _inputs(size: ExpertSizes, device: str) -> tuple[Tensor, ...]:
     g = torch.Generator(device).manual_seed(0)
     draw = lambda *shape: torch.randn(*shape, generator=g, device=device)  # noqa: E731
     indices = torch.randint(0, size.n_experts, (size.tokens, size.slots), generator=g, device=device)

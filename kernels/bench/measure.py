@@ -15,7 +15,7 @@ Work = Callable[[], object]
 
 
 @dataclass(frozen=True)
-class Row:
+class TimedRow:
     """One line of the table. Times in milliseconds, medians of interleaved runs."""
 
     name: str
@@ -73,14 +73,14 @@ def interleaved(works: dict[str, Work], rounds: int) -> dict[str, list[float]]:
 def row(
     name: str, works: dict[str, Work], rounds: int, targets: dict[str, float] | None = None, ceiling: str = "",
     least_ms: float | None = None, error: float | None = None, note: str = "",
-) -> Row:  # fmt: skip
+) -> TimedRow:  # fmt: skip
     """Time works["ours"] against the others. least_ms: what the ceiling allows at best."""
     times = interleaved(works, rounds)
     medians = {rival: statistics.median(runs) for rival, runs in times.items()}
     ours = medians.pop("ours")
     quartiles = statistics.quantiles(times["ours"], n=4) if rounds > 1 else [ours, ours, ours]
     share = None if least_ms is None else least_ms / ours
-    return Row(name, ours, (quartiles[0], quartiles[2]), medians, targets or {}, ceiling, share, error, note)
+    return TimedRow(name, ours, (quartiles[0], quartiles[2]), medians, targets or {}, ceiling, share, error, note)
 
 
 def extra_memory(work: Work) -> float | None:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import torch
 
-from kernels.bench.measure import Ceilings, Row
+from kernels.bench.measure import Ceilings, TimedRow
 
 
-def write(out: Path, ceilings: Ceilings, sections: dict[str, list[Row]], remarks: list[str]) -> None:
+def write(out: Path, ceilings: Ceilings, sections: dict[str, list[TimedRow]], remarks: list[str]) -> None:
     """`table.md` and `table.json` in the folder `out`."""
     out.mkdir(parents=True, exist_ok=True)
     document = {
@@ -24,7 +24,7 @@ def write(out: Path, ceilings: Ceilings, sections: dict[str, list[Row]], remarks
     (out / "table.md").write_text(markdown(ceilings, sections, remarks))
 
 
-def markdown(ceilings: Ceilings, sections: dict[str, list[Row]], remarks: list[str]) -> str:
+def markdown(ceilings: Ceilings, sections: dict[str, list[TimedRow]], remarks: list[str]) -> str:
     lines = [
         "# Kernels: speed",
         "",
@@ -46,7 +46,7 @@ def markdown(ceilings: Ceilings, sections: dict[str, list[Row]], remarks: list[s
     return "\n".join([*lines, *(f"- {remark}" for remark in remarks), ""])
 
 
-def _line(row: Row) -> str:
+def _line(row: TimedRow) -> str:
     ratios = []
     for rival, ratio in row.ratios().items():
         target = row.targets.get(rival)

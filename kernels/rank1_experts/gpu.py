@@ -69,7 +69,7 @@ def backward_coefficients(
     return dx, dgates, groups.touched, rows_gpu.sum_rows(groups, dh, x, len(u), compact)
 
 
-def _groups(indices: Tensor) -> rows_gpu.Groups:
+def _groups(indices: Tensor) -> rows_gpu.RowPieces:
     tokens, slots = indices.shape
     return rows_gpu.group(torch.arange(tokens + 1, device=indices.device) * slots, indices.flatten())
 

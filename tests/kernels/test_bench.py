@@ -42,13 +42,13 @@ def test_the_dictionary_step_has_the_loss_curve_of_the_dense_one(folder):
 
 def test_a_missed_aim_is_called_missed():
     ceilings = measure.Ceilings("machine", 2, 10.0, 100.0)
-    slow = measure.Row("op", 10.0, (9.0, 11.0), {"rival": 20.0}, {"rival": 3.0})
-    fast = measure.Row("op", 10.0, (9.0, 11.0), {"rival": 40.0}, {"rival": 3.0})
+    slow = measure.TimedRow("op", 10.0, (9.0, 11.0), {"rival": 20.0}, {"rival": 3.0})
+    fast = measure.TimedRow("op", 10.0, (9.0, 11.0), {"rival": 40.0}, {"rival": 3.0})
     assert "2.00× (aim 3×: not met)" in report.markdown(ceilings, {"s": [slow]}, [])
     assert "4.00× (aim 3×: met)" in report.markdown(ceilings, {"s": [fast]}, [])
 
 
 def test_the_benchmarked_layer_has_as_many_active_experts_as_it_says():
-    size = experts.Size(3, 8, 16, 2, 4)
+    size = experts.ExpertSizes(3, 8, 16, 2, 4)
     assert size.slots == 8
     assert experts.Layer(size)(torch.randn(3, 8)).shape == (3, 8)

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 import models
-from models.pools import BANDWIDTH, JumpReLU, Pools, PoolsConfig, PoolsForCausalLM
+from models.pools import BANDWIDTH, JumpGate, Pools, PoolsConfig, PoolsForCausalLM
 from models.trunk import dense_output_std
 
 D, TOKENS = 16, 40
@@ -130,7 +130,7 @@ def test_a_higher_threshold_closes_slots():
 def test_the_threshold_learns_through_the_rectangle_only():
     threshold = torch.full((4,), 1.0, dtype=torch.float64, requires_grad=True)
     w = torch.tensor([0.5, 1 - BANDWIDTH / 4, 1 + BANDWIDTH / 4, 2.0], dtype=torch.float64, requires_grad=True)
-    out: Any = JumpReLU.apply(w, threshold)
+    out: Any = JumpGate.apply(w, threshold)
     assert out.tolist() == [0.0, 0.0, 1 + BANDWIDTH / 4, 2.0]
     out.backward(torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=torch.float64))
     assert w.grad is not None

@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 
 from harness.base.settings import Strict
 from harness.metrics.autointerp import controls, output
-from harness.metrics.autointerp.collect import Wanted, collect
+from harness.metrics.autointerp.collect import WantedContexts, collect
 from harness.metrics.autointerp.contexts import Explanation, Scored, UnitContexts
 from harness.metrics.autointerp.firings import Firings, Text
 from harness.metrics.autointerp.judge import AnyJudge, ChatOptions
@@ -102,8 +102,8 @@ class Options(Strict):
         return ("detection", "fuzzing") if self.chats else ("rule", "simulation")
 
     @property
-    def wanted(self) -> Wanted:
-        return Wanted(
+    def wanted(self) -> WantedContexts:
+        return WantedContexts(
             self.explain, self.explain_silent, self.score, self.score_silent, self.near_misses, self.quantiles,
             self.least,
         )  # fmt: skip

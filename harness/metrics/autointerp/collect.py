@@ -12,7 +12,7 @@ from harness.metrics.autointerp.firings import Text
 
 
 @dataclass(frozen=True)
-class Wanted:
+class WantedContexts:
     """How many contexts of each kind. least: fewer than this of any but near misses are too few to judge a unit by."""
 
     explain: int
@@ -31,7 +31,7 @@ def collect(
     tokens: np.ndarray,
     strengths: np.ndarray,
     neighbours: Sequence[np.ndarray],
-    wanted: Wanted,
+    wanted: WantedContexts,
     generator: np.random.Generator,
 ) -> UnitContexts | None:
     """A unit that fires on `tokens` (ascending) with `strengths`; None where it has too few contexts.

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.metrics.autointerp.collect import Wanted, collect
+from harness.metrics.autointerp.collect import WantedContexts, collect
 from harness.metrics.autointerp.contexts import Context, Explanation, UnitContexts
 from harness.metrics.autointerp.firings import Text
 from harness.metrics.autointerp.sampling import Drawn
@@ -47,7 +47,7 @@ def of_another(explanations: Sequence[Explanation], generator: np.random.Generat
     return found
 
 
-def shuffled(units: Sequence[Drawn], text: Text, wanted: Wanted, seed: int) -> list[UnitContexts | None]:
+def shuffled(units: Sequence[Drawn], text: Text, wanted: WantedContexts, seed: int) -> list[UnitContexts | None]:
     """None where the moved firings leave too few contexts."""
     found = []
     for drawn in units:
@@ -60,7 +60,7 @@ def shuffled(units: Sequence[Drawn], text: Text, wanted: Wanted, seed: int) -> l
 
 
 def random_directions(
-    units: Sequence[Drawn], evaluation: Evaluation, text: Text, wanted: Wanted, seed: int
+    units: Sequence[Drawn], evaluation: Evaluation, text: Text, wanted: WantedContexts, seed: int
 ) -> list[UnitContexts | None]:
     """For every unit one that reads a random direction of the site's output and fires on as many tokens: where the
     projection is largest, by how much it exceeds the next one."""
@@ -113,7 +113,7 @@ def _collected(
     text: Text,
     tokens: np.ndarray,
     strengths: np.ndarray,
-    wanted: Wanted,
+    wanted: WantedContexts,
     generator: np.random.Generator,
 ) -> UnitContexts | None:
     """No neighbours: near misses are silent windows on the same tokens alone."""

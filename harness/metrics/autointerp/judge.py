@@ -81,7 +81,7 @@ class Heartbeat:
 class JudgeOptions(Strict):
     """Who explains and scores. A kind is one file beside this one."""
 
-    kind: str
+    kind: Any  # its name: a Literal in every kind
 
 
 class ChatOptions(JudgeOptions):

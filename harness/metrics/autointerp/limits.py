@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from harness.metrics.autointerp.openai_judge import OpenAIOptions
 
 
-class Budget:
+class Allowance:
     """Tokens and money over every run that shares the cache. What is under way is set aside at its largest possible
     cost, so the budget is not overstepped by more than a server's own way of counting tokens."""
 
@@ -64,7 +64,7 @@ class Budget:
 
 
 class _Reserved:
-    def __init__(self, budget: Budget, prompt: int, completion: int) -> None:
+    def __init__(self, budget: Allowance, prompt: int, completion: int) -> None:
         self._budget, self._amount = budget, (prompt, completion)
 
     def __enter__(self) -> None:

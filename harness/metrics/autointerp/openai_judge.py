@@ -22,7 +22,7 @@ import httpx
 from pydantic import Field, field_validator, model_validator
 
 from harness.metrics.autointerp.judge import ChatOptions, Heartbeat, Judge, JudgeError, Request, register
-from harness.metrics.autointerp.limits import Budget, Pace
+from harness.metrics.autointerp.limits import Allowance, Pace
 from harness.metrics.autointerp.replies import Replies, Reply
 
 log = logging.getLogger(__name__)
@@ -108,7 +108,7 @@ class OpenAIJudge:
             follow_redirects=False,  # another host would get the key
             trust_env=not local,  # a proxy has no business between us and this machine
         )
-        self._budget = Budget(options, replies)
+        self._budget = Allowance(options, replies)
         self._pace = Pace(options.requests_per_minute)
         self._pool = ThreadPoolExecutor(options.concurrency, thread_name_prefix="judge")
         self._lock = threading.Lock()
@@ -162,6 +162,7 @@ class OpenAIJudge:
     def _try_often(self, key: str, request: Request) -> Reply:
         longest = (self.options.body.get(name) for name in ("max_tokens", "max_completion_tokens"))
         reply_bound = max(request.max_tokens, *(value for value in longest if isinstance(value, int)), 0)
+        reason = ""
         for attempt in range(self.options.retries + 1):
             with self._budget.reserved(_prompt_tokens(request), reply_bound):
                 self._pace.wait(self._stop)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.metrics.joint.sampling import Text
+from harness.metrics.joint.sampling import Positions
 
 if TYPE_CHECKING:
     from harness.corpus import Document
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 SQUARES, HOLDERS = 64, 3
 
 
-def holders(text: Text, document: Callable[[int], Document]) -> np.ndarray:
+def holders(text: Positions, document: Callable[[int], Document]) -> np.ndarray:
     """`[tokens, 64]` int64, squares a1, b1, … h8: 0 empty, 1 the side that is to move, 2 the other; 0 outside of games.
 
     By side to move and not by colour: that is how a model of Othello was found to keep it (Nanda et al. 2023, arXiv

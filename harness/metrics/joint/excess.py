@@ -37,7 +37,7 @@ class Figures:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class ExcessEstimate:
     """A figure and its replicates `[n_resamples]` on resampled documents."""
 
     value: float
@@ -106,7 +106,7 @@ def novel_top(z11: Tensor, z10: Tensor, z01: Tensor, z00: Tensor) -> Tensor:
 
 def by_document(
     numerator: np.ndarray, denominator: np.ndarray, documents: np.ndarray, among: np.ndarray, resamples: int
-) -> Estimate:
+) -> ExcessEstimate:
     """Σ numerator / Σ denominator over contexts, all `[contexts]`, with replicates on resampled documents.
 
     `among` `[documents]` ascending: every document that could have been drawn, the same in every system, so that
@@ -121,7 +121,7 @@ def by_document(
     sums = [np.bincount(rows, np.asarray(values, np.float64), len(among)) for values in (numerator, denominator)]
     total = sums[1].sum()
     value = float(sums[0].sum() / total) if total else math.nan
-    return Estimate(value, document_bootstrap(sums[0], sums[1], resamples))
+    return ExcessEstimate(value, document_bootstrap(sums[0], sums[1], resamples))
 
 
 def above_floor(excesses: np.ndarray, floors: np.ndarray) -> np.ndarray:

@@ -26,7 +26,7 @@ _SURE = 1.64  # standard errors that an A·B term must save on dev to be used at
 
 
 @dataclass(frozen=True)
-class Contexts:
+class PaddedContexts:
     """Contexts of pairs, padded: a, b `[pairs, n]` values, 0 where silent; y `[pairs, n]` int64; offset `[pairs, n,
     outcomes]` log-odds; weight `[pairs, n]`: 1, or 0 for padding; fold `[pairs, n]`: 0 or 1, by document."""
 
@@ -61,7 +61,7 @@ class Interaction:
     penalty: Tensor
 
 
-def interaction(dev: Contexts, test: Contexts) -> Interaction:
+def interaction(dev: PaddedContexts, test: PaddedContexts) -> Interaction:
     """Fits every pair on dev, its penalty chosen by crossing dev's folds, and reads eval."""
     knots = torch.stack([_knots(dev.a, dev.weight), _knots(dev.b, dev.weight)])
     saved, noise = torch.zeros(2, len(PENALTIES), len(dev.a), dtype=torch.float64)
@@ -81,13 +81,15 @@ def interaction(dev: Contexts, test: Contexts) -> Interaction:
     return Interaction(gain, torch.where(worth, penalty, torch.inf))
 
 
-def _additive(dev: Contexts, weight: Tensor, knots: Tensor) -> Tensor:
+def _additive(dev: PaddedContexts, weight: Tensor, knots: Tensor) -> Tensor:
     splines, _ = dev.features(knots)
     ridge = torch.full((1, splines.shape[-1]), _SPLINE_PENALTY)
     return solve(splines, dev.offset, dev.y, weight, ridge)
 
 
-def _gain(dev: Contexts, weight: Tensor, test: Contexts, knots: Tensor, additive: Tensor, penalty: Tensor) -> Tensor:
+def _gain(
+    dev: PaddedContexts, weight: Tensor, test: PaddedContexts, knots: Tensor, additive: Tensor, penalty: Tensor
+) -> Tensor:
     """Bits that an A·B term fitted on dev saves in each context of `test`. penalty `[pairs or 1]`"""
     x, there = torch.cat(dev.features(knots), -1), torch.cat(test.features(knots), -1)
     ridge = torch.cat([torch.full((len(penalty), x.shape[-1] - 1), _SPLINE_PENALTY), penalty[:, None]], 1)
@@ -119,7 +121,7 @@ def solve(x: Tensor, offset: Tensor, y: Tensor, weight: Tensor, ridge: Tensor, w
     return w
 
 
-def _log_p(contexts: Contexts, z: Tensor) -> Tensor:
+def _log_p(contexts: PaddedContexts, z: Tensor) -> Tensor:
     return z.log_softmax(-1).gather(-1, contexts.y[..., None])[..., 0]
 
 

@@ -57,7 +57,7 @@ class Stratum:
 
 
 @dataclass(frozen=True)
-class Contexts:
+class PairContexts:
     """`[contexts]` each; `pair` counts over all pairs of the metric, `token` over the split.
 
     values: what multiplies the write; strengths: the norm of what is written.
@@ -74,9 +74,9 @@ class Contexts:
         return len(self.pair)
 
     @staticmethod
-    def cat(parts: list[Contexts]) -> Contexts:
+    def cat(parts: list[PairContexts]) -> PairContexts:
         columns = ("pair", "token", "value_a", "value_b", "strength_a", "strength_b")
-        return Contexts(*(np.concatenate([getattr(part, name) for part in parts]) for name in columns))
+        return PairContexts(*(np.concatenate([getattr(part, name) for part in parts]) for name in columns))
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Chosen:
 
     stratum: Stratum
     units: np.ndarray
-    contexts: Contexts
+    contexts: PairContexts
     testable: float
     best: int
 
@@ -170,8 +170,8 @@ def choose(
         _contexts(test[stratum.a], test[stratum.b], pair, first_pair + i, contexts, rng)
         for i, pair in enumerate(_by_pair(test, stratum, units))
     ]
-    empty = Contexts(*(np.zeros(0, np.int64) for _ in range(2)), *(np.zeros(0, np.float32) for _ in range(4)))
-    return Chosen(stratum, units, Contexts.cat([empty, *found]), mass, int(there.max(initial=0)))
+    empty = PairContexts(*(np.zeros(0, np.int64) for _ in range(2)), *(np.zeros(0, np.float32) for _ in range(4)))
+    return Chosen(stratum, units, PairContexts.cat([empty, *found]), mass, int(there.max(initial=0)))
 
 
 def coactivations(a: Fired, b: Fired, within: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -188,7 +188,7 @@ def coactivations(a: Fired, b: Fired, within: bool) -> tuple[np.ndarray, np.ndar
     return first, second, together
 
 
-def shuffled(chosen: Chosen, test: Mapping[Site, Fired], contexts: int, rng: np.random.Generator) -> Contexts:
+def shuffled(chosen: Chosen, test: Mapping[Site, Fired], contexts: int, rng: np.random.Generator) -> PairContexts:
     """The same pairs where A fires, with B's values permuted over tokens: what B then says has nothing to do with A.
 
     B is put in with a value (and strength) that it has on another token, drawn from all on which it fires.
@@ -202,9 +202,9 @@ def shuffled(chosen: Chosen, test: Mapping[Site, Fired], contexts: int, rng: np.
         value = rng.choice(other, contexts)
         pair = np.full(contexts, chosen.contexts.pair.reshape(len(chosen.units), -1)[i, 0])
         parts.append(
-            Contexts(pair, a.token[at], a.value[at], b.value[value], a.strength[at], b.strength[value])
+            PairContexts(pair, a.token[at], a.value[at], b.value[value], a.strength[at], b.strength[value])
         )  # fmt: skip
-    return Contexts.cat(parts[1:]) if len(parts) > 1 else chosen.contexts
+    return PairContexts.cat(parts[1:]) if len(parts) > 1 else chosen.contexts
 
 
 def _counts(a: Fired, b: Fired, units_a: np.ndarray, units_b: np.ndarray) -> np.ndarray:
@@ -236,11 +236,11 @@ def _by_pair(
 
 def _contexts(
     a: Fired, b: Fired, entries: tuple[np.ndarray, np.ndarray], pair: int, n: int, rng: np.random.Generator
-) -> Contexts:
+) -> PairContexts:
     of_a, of_b = entries
     common, in_a, in_b = np.intersect1d(a.token[of_a], b.token[of_b], assume_unique=True, return_indices=True)
     drawn = np.sort(rng.choice(len(common), n, replace=False))
     at, bt = of_a[in_a[drawn]], of_b[in_b[drawn]]
-    return Contexts(
+    return PairContexts(
         np.full(n, pair), common[drawn], a.value[at], b.value[bt], a.strength[at], b.strength[bt]
     )  # fmt: skip

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from harness.metrics.joint import excess
 from harness.metrics.joint.floor import rotated_values, turned
-from harness.metrics.joint.pairs import Contexts, Stratum
+from harness.metrics.joint.pairs import PairContexts, Stratum
 from harness.systems.prefix import Entries, Prefix
 from harness.systems.system import Site, System
 
@@ -39,7 +39,7 @@ class PairTable:
 
 
 @dataclass(frozen=True)
-class Found:
+class PairEffects:
     """Figures of contexts by name, in bits: `[contexts]`; excess and effect of the floor `[contexts, draws]`, its other
     figures of the first draw. Top tokens and their probabilities `[contexts, 4, SHOWN]` with both, A alone,
     B alone, neither."""
@@ -55,12 +55,12 @@ class Found:
 def run(
     system: System,
     split: PackedSplit,
-    contexts: Contexts,
+    contexts: PairContexts,
     pairs: PairTable,
     report: Callable[[int, int], None],
     *,
     extras: bool = True,
-) -> Found:
+) -> PairEffects:
     """Every context with both units, one, the other and neither; the same with random directions in their place; and,
     with `extras`, between each unit's low and high value, and with the pair rotated. A sequence's contexts run
     together.
@@ -94,7 +94,7 @@ def run(
     def group(prefix: str) -> dict[str, np.ndarray]:
         return {name.split("/")[1]: values for name, values in parts.items() if name.startswith(f"{prefix}/")}
 
-    return Found(group("real"), group("floor"), group("magnitude"), group("rotated"), top, probability)
+    return PairEffects(group("real"), group("floor"), group("magnitude"), group("rotated"), top, probability)
 
 
 def _figures(z: dict[str, Tensor], draws: int, extras: bool) -> dict[str, Tensor]:
@@ -128,7 +128,7 @@ class _Variants:
     """The variants of a chunk of contexts of one sequence."""
 
     def __init__(
-        self, system: System, prefix: Prefix, contexts: Contexts, chunk: np.ndarray, pairs: PairTable, length: int
+        self, system: System, prefix: Prefix, contexts: PairContexts, chunk: np.ndarray, pairs: PairTable, length: int
     ) -> None:
         self.prefix, self.pairs, self.device = prefix, pairs, system.device
         pair = contexts.pair[chunk]

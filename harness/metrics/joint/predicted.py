@@ -10,7 +10,7 @@ import torch
 
 from harness.metrics.joint import board, null, readout, sampling
 from harness.metrics.joint.firing import Firing
-from harness.metrics.joint.interaction import Contexts, interaction
+from harness.metrics.joint.interaction import PaddedContexts, interaction
 from harness.metrics.joint.work import DOCUMENTS, Work
 from harness.systems.system import Site
 from harness.tables.measurement import Direction, Measurement
@@ -172,8 +172,8 @@ def _contexts(
     y: np.ndarray,
     offset: torch.Tensor,
     fold: np.ndarray,
-    text: sampling.Text,
-) -> tuple[Contexts, np.ndarray]:
+    text: sampling.Positions,
+) -> tuple[PaddedContexts, np.ndarray]:
     firing = sites[site]
     values = sampling.Layout.of({site: work.dev[site]}).values(site, firing)
     return sampling.contexts_of(firing, values, pairs, y, offset, fold, text.next >= 0, work.options.contexts, work.rng)

@@ -14,8 +14,8 @@ from harness.metrics.joint import excess
 from harness.metrics.joint.artifacts import PairReport, write_pairs
 from harness.metrics.joint.floor import random_frames
 from harness.metrics.joint.options import VERSION, Options, needed
-from harness.metrics.joint.pairs import Chosen, Contexts, Fired, choose, fired, shuffled, strata
-from harness.metrics.joint.passes import Found, PairTable, run
+from harness.metrics.joint.pairs import Chosen, Fired, PairContexts, choose, fired, shuffled, strata
+from harness.metrics.joint.passes import PairEffects, PairTable, run
 from harness.systems.evaluation import Evaluation
 from harness.systems.system import Site
 from harness.tables.measurement import Direction, Measurement
@@ -43,7 +43,7 @@ def measure(evaluation: Evaluation, options: Options, rng: np.random.Generator) 
         pairs = PairTable(kinds, results.stratum, results.units, *_quantiles(chosen, dev, test, options),
                           rng.uniform(0, 2 * math.pi, n),
                           random_frames(n, options.draws, system.model.config.hidden_size, rng))  # fmt: skip
-        contexts = Contexts.cat([part.contexts for part in chosen])
+        contexts = PairContexts.cat([part.contexts for part in chosen])
 
         def report(done: int, total: int) -> None:
             log.debug("%s: %d of %d contexts", system.name, done, total)
@@ -52,7 +52,7 @@ def measure(evaluation: Evaluation, options: Options, rng: np.random.Generator) 
         inside = [part for part in chosen if part.stratum.within and len(part.units)]
         if inside:
             cut = [shuffled(part, test, options.shuffled_contexts, rng) for part in inside]
-            apart = Contexts.cat(cut)
+            apart = PairContexts.cat(cut)
             results.of_shuffled(apart, run(system, evaluation.split, apart, pairs, report, extras=False))
         write_pairs(evaluation, results.strongest(10), evaluation.artifacts)
     return results.measurements()
@@ -82,10 +82,10 @@ class _Results:
     options: Options
     chosen: list[Chosen]
     test: dict[Site, Fired]
-    found: Found | None = None
-    contexts: Contexts | None = None
-    apart: Found | None = None
-    apart_contexts: Contexts | None = None
+    found: PairEffects | None = None
+    contexts: PairContexts | None = None
+    apart: PairEffects | None = None
+    apart_contexts: PairContexts | None = None
     stratum: np.ndarray = field(init=False)  # of every pair
     units: np.ndarray = field(init=False)
     document: np.ndarray = field(init=False)  # of every token of eval
@@ -95,10 +95,10 @@ class _Results:
         self.units = np.concatenate([part.units for part in self.chosen]).reshape(-1, 2)
         self.document = _documents(self.evaluation.batches())
 
-    def of(self, contexts: Contexts, found: Found) -> None:
+    def of(self, contexts: PairContexts, found: PairEffects) -> None:
         self.contexts, self.found = contexts, found
 
-    def of_shuffled(self, contexts: Contexts, found: Found) -> None:
+    def of_shuffled(self, contexts: PairContexts, found: PairEffects) -> None:
         self.apart_contexts, self.apart = contexts, found
 
     def measurements(self) -> list[Measurement]:

@@ -28,7 +28,7 @@ _DECAY = 1e-2
 
 
 @dataclass(frozen=True)
-class Codes:
+class TokenFeatures:
     """Units on tokens, of all sites together: indptr `[tokens + 1]`, units and values `[entries]`, values in units of
     what is usual for the unit. known: further things the additive part may use, each `[tokens]` (current token,
     domain); classes: how many there are of each."""
@@ -44,13 +44,13 @@ class Codes:
     def n_tokens(self) -> int:
         return len(self.indptr) - 1
 
-    def at(self, tokens: Tensor) -> Codes:
+    def at(self, tokens: Tensor) -> TokenFeatures:
         """Only these tokens, in this order."""
         lengths = self.indptr.diff()[tokens]
         indptr = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
         entry = torch.arange(int(indptr[-1])) + (self.indptr[tokens] - indptr[:-1]).repeat_interleave(lengths)
         known = tuple(part[tokens] for part in self.known)
-        return Codes(indptr, self.units[entry], self.values[entry], self.n_units, known, self.classes)
+        return TokenFeatures(indptr, self.units[entry], self.values[entry], self.n_units, known, self.classes)
 
 
 class Additive(nn.Module):
@@ -63,7 +63,7 @@ class Additive(nn.Module):
         self.value = nn.Parameter(torch.zeros(n_units, outcomes))
         self.known = nn.ParameterList(nn.Parameter(torch.zeros(classes, outcomes)) for classes in known)
 
-    def forward(self, codes: Codes) -> Tensor:
+    def forward(self, codes: TokenFeatures) -> Tensor:
         z = self.bias + F.embedding_bag(codes.units, self.fires, codes.indptr[:-1], mode="sum")
         z = z + _summed(codes, self.value, codes.values)
         for table, classes in zip(self.known, codes.known, strict=True):
@@ -80,17 +80,19 @@ class Machine(nn.Module):
         self.u = nn.Parameter(0.1 * torch.randn(len(additive.fires), rank, generator=generator))
         self.q = nn.Parameter(torch.zeros(rank, len(additive.bias)))
 
-    def forward(self, codes: Codes) -> Tensor:
+    def forward(self, codes: TokenFeatures) -> Tensor:
         together = _summed(codes, self.u, codes.values).square()
         alone = _summed(codes, self.u.square(), codes.values.square())
         return self.additive(codes) + 0.5 * (together - alone) @ self.q
 
 
-def _summed(codes: Codes, table: Tensor, weights: Tensor) -> Tensor:
+def _summed(codes: TokenFeatures, table: Tensor, weights: Tensor) -> Tensor:
     return F.embedding_bag(codes.units, table, codes.indptr[:-1], mode="sum", per_sample_weights=weights)
 
 
-def fit(model: nn.Module, codes: Codes, y: Tensor, held_out: Tensor, epochs: int, generator: torch.Generator) -> None:
+def fit(
+    model: nn.Module, codes: TokenFeatures, y: Tensor, held_out: Tensor, epochs: int, generator: torch.Generator
+) -> None:
     """Trains `model` on the tokens that are not `held_out` `[tokens]` (boolean) and leaves it as it was when it
     predicted those best, the state it came in with included. y int64, `[tokens]` or `[tokens, questions]`: several
     things asked of every token, each with as many outcomes, whose log-odds stand one after the other."""
@@ -118,7 +120,7 @@ def fit(model: nn.Module, codes: Codes, y: Tensor, held_out: Tensor, epochs: int
 
 
 @torch.no_grad()
-def bits(model: nn.Module, codes: Codes, y: Tensor) -> np.ndarray:
+def bits(model: nn.Module, codes: TokenFeatures, y: Tensor) -> np.ndarray:
     """Cross entropy of every token, bits, the mean over its questions. `[tokens]` float64"""
     parts = torch.arange(codes.n_tokens).split(8 * _BATCH)
     found = [_nats(model(codes.at(part)), y[part]) for part in parts]
@@ -132,7 +134,7 @@ def _nats(z: Tensor, y: Tensor) -> Tensor:
     return F.cross_entropy(z.unflatten(1, (y.shape[1], -1)).transpose(1, 2), y, reduction="none").mean(1)
 
 
-def _mean_bits(model: nn.Module, codes: Codes, y: Tensor) -> float:
+def _mean_bits(model: nn.Module, codes: TokenFeatures, y: Tensor) -> float:
     return float(bits(model, codes, y).mean())
 
 
@@ -150,9 +152,17 @@ class Gain:
 
 
 def gain(
-    dev: Codes, dev_y: Tensor, held_out: Tensor, test: Codes, test_y: Tensor, *, outcomes: int, rank: int, epochs: int,
+    dev: TokenFeatures,
+    dev_y: Tensor,
+    held_out: Tensor,
+    test: TokenFeatures,
+    test_y: Tensor,
+    *,
+    outcomes: int,
+    rank: int,
+    epochs: int,
     generator: torch.Generator,
-) -> Gain:  # fmt: skip
+) -> Gain:
     """Fits both readouts on `dev` (stopping on its `held_out` tokens, whole documents) and reads `test` with them.
 
     dev_y, test_y as in `fit`; outcomes: of one question. Raises ValueError where no token is held out, or all are.
@@ -168,7 +178,7 @@ def gain(
 
 
 def additive_readout(
-    codes: Codes, y: Tensor, held_out: Tensor, *, outcomes: int, epochs: int, generator: torch.Generator
+    codes: TokenFeatures, y: Tensor, held_out: Tensor, *, outcomes: int, epochs: int, generator: torch.Generator
 ) -> Additive:
     """Fitted, starting from the outcomes' frequencies."""
     frequencies = _frequencies(y[~held_out], outcomes)

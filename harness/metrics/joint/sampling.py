@@ -11,8 +11,8 @@ import torch
 
 from harness.metrics.joint.counts import Meetings, usable
 from harness.metrics.joint.firing import Firing
-from harness.metrics.joint.interaction import Contexts
-from harness.metrics.joint.readout import Codes
+from harness.metrics.joint.interaction import PaddedContexts
+from harness.metrics.joint.readout import TokenFeatures
 from harness.systems.system import Site
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ _SEEN = 5  # firings on dev that a unit needs for a readout to learn of it
 
 
 @dataclass(frozen=True)
-class Text:
+class Positions:
     """Tokens in stored order, `[tokens]` int64 each: what they are, of which document, of which domain; next: the token
     after, −1 at the end of a sequence; ply: the half-move that is being written, −1 outside of games."""
 
@@ -32,19 +32,19 @@ class Text:
     domain: np.ndarray
     ply: np.ndarray
 
-    def keep(self, tokens: np.ndarray) -> Text:
+    def keep(self, tokens: np.ndarray) -> Positions:
         """Only the tokens of the mask `[tokens]`; what came next stays as it was."""
-        return Text(*(getattr(self, column.name)[tokens] for column in fields(self)))
+        return Positions(*(getattr(self, column.name)[tokens] for column in fields(self)))
 
     @staticmethod
-    def of(batches: Iterable[Batch]) -> Text:
+    def of(batches: Iterable[Batch]) -> Positions:
         parts: list[list[np.ndarray]] = []
         for batch in batches:
             ids = batch.input_ids.cpu()
             after = torch.cat([ids[:, 1:], torch.full_like(ids[:, :1], -1)], 1)
             columns = ids, after, batch.document.cpu(), batch.domain.cpu(), batch.ply.cpu()
             parts.append([column.reshape(-1).long().numpy() for column in columns])
-        return Text(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+        return Positions(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
 def draw_pairs(dev: Firing, met: Meetings, test: Meetings, least: int, most: float, n: int, rng: np.random.Generator):
@@ -124,7 +124,7 @@ class Layout:
         token, unit, value = (np.concatenate(part) for part in (tokens, units, values))
         order = np.lexsort((unit, token))
         indptr = np.concatenate([[0], np.cumsum(np.bincount(token, minlength=n))])
-        return Codes(
+        return TokenFeatures(
             torch.from_numpy(indptr),
             torch.from_numpy(unit[order]),
             torch.from_numpy(value[order]),
@@ -134,13 +134,13 @@ class Layout:
         )
 
 
-def outcomes_of(text: Text, n: int) -> np.ndarray:
+def outcomes_of(text: Positions, n: int) -> np.ndarray:
     """The n − 1 commonest next tokens of a text, by how common."""
     found, counts = np.unique(text.next[text.next >= 0], return_counts=True)
     return found[np.lexsort((found, -counts))][: n - 1]
 
 
-def as_outcomes(text: Text, common: np.ndarray) -> np.ndarray:
+def as_outcomes(text: Positions, common: np.ndarray) -> np.ndarray:
     """Number of each token's next one in `common`, len(common) for all others. `[tokens]` int64"""
     order = np.argsort(common)
     place = np.minimum(np.searchsorted(common[order], text.next), len(common) - 1)
@@ -150,7 +150,7 @@ def as_outcomes(text: Text, common: np.ndarray) -> np.ndarray:
 def contexts_of(
     firing: Firing, values: np.ndarray, pairs: np.ndarray, y: np.ndarray, offset: torch.Tensor, fold: np.ndarray,
     allowed: np.ndarray, most: int, rng: np.random.Generator,
-) -> tuple[Contexts, np.ndarray]:  # fmt: skip
+) -> tuple[PaddedContexts, np.ndarray]:  # fmt: skip
     """Contexts of one site's pairs for interaction.py: up to `most` / 2 where at least one fires and as many where
     neither does, at random; tokens of them `[pairs, n]`, −1 for padding. values `[entries]`; y, fold, allowed (bool)
     and offset by token."""
@@ -173,7 +173,7 @@ def contexts_of(
     for i, (at, in_a, in_b) in enumerate(rows):
         tokens[i, : len(at)], a[i, : len(at)], b[i, : len(at)] = at, in_a, in_b
     there = np.maximum(tokens, 0)
-    contexts = Contexts(
+    contexts = PaddedContexts(
         torch.from_numpy(a),
         torch.from_numpy(b),
         torch.from_numpy(y[there]),

@@ -52,8 +52,8 @@ def supporting(
     together.json in the artifacts has the strongest pairs and the communities. A figure that cannot be had is nan and
     says what it would need.
     """
-    dev_text = sampling.Text.of(evaluation.batches(options.dev_sequences, dev=True))
-    text = sampling.Text.of(evaluation.batches(evaluation.codes_sequences))
+    dev_text = sampling.Positions.of(evaluation.batches(options.dev_sequences, dev=True))
+    text = sampling.Positions.of(evaluation.batches(evaluation.codes_sequences))
     read = fired(evaluation, evaluation.batches(options.dev_sequences, dev=True), active)
     dev = {site: Firing.of(read[site], dev_text.document) for site in evaluation.system.sites}
     test = {site: _stored(evaluation, site, active, text) for site in evaluation.system.sites}
@@ -76,7 +76,7 @@ def supporting(
     ]
 
 
-def _stored(evaluation: Evaluation, site: Site, active: int, text: sampling.Text) -> Firing:
+def _stored(evaluation: Evaluation, site: Site, active: int, text: sampling.Positions) -> Firing:
     encoded = evaluation.load_codes(site)
     n, codes = len(text.ids), encoded.codes
     return Firing.of(Fired(*strongest(encoded, active), n, n, codes.n_units), text.document)

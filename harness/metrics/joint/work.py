@@ -9,7 +9,7 @@ import numpy as np
 
 from harness.metrics.joint.firing import Firing
 from harness.metrics.joint.options import VERSION, SupportingOptions
-from harness.metrics.joint.sampling import Text
+from harness.metrics.joint.sampling import Positions
 from harness.systems.evaluation import Evaluation
 from harness.systems.system import Site
 from harness.tables.measurement import Direction, Measurement
@@ -25,8 +25,8 @@ class Work:
     evaluation: Evaluation
     options: SupportingOptions
     rng: np.random.Generator
-    dev_text: Text
-    text: Text
+    dev_text: Positions
+    text: Positions
     dev: dict[Site, Firing]
     test: dict[Site, Firing]
     pairs: dict[Site, np.ndarray] = field(default_factory=dict)

@@ -21,7 +21,7 @@ from kernels.codes import ReadWrite
 from saes.pretrained import Pretrained
 
 if TYPE_CHECKING:
-    from harness.experiment.rows import DictionarySpec
+    from harness.experiment.dictionary_rows import DictionarySpec
 
 
 def stage(name: str, spec: DictionarySpec, seed: int, numerics: Numerics, corpus: Stage, subject: Stage) -> Stage:
@@ -43,7 +43,7 @@ def stage(name: str, spec: DictionarySpec, seed: int, numerics: Numerics, corpus
 
 
 @dataclass(frozen=True)
-class Wanted:
+class WantedDictionaries:
     """The dictionaries of one row, and the folder that they go to."""
 
     spec: DictionarySpec
@@ -55,7 +55,9 @@ def learnt_together(one: DictionarySpec, other: DictionarySpec) -> bool:
     return not any(isinstance(spec.config, Pretrained) for spec in (one, other)) and one.settings == other.settings
 
 
-def produce(wanted: Mapping[str, Wanted], model: PreTrainedModel, corpus: Corpus, seed: int, label: str) -> None:
+def produce(
+    wanted: Mapping[str, WantedDictionaries], model: PreTrainedModel, corpus: Corpus, seed: int, label: str
+) -> None:
     """Leaves every row's dictionaries in its folder. `wanted` by stage key: rows that are `learnt_together`, or one.
 
     Raises what `train_dictionaries` and `import_dictionaries` raise.

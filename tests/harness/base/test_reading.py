@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from harness.base.errors import BadInput
-from harness.base.reading import from_yaml, name_and_settings, split_outside_brackets, subject_and_dictionary
+from harness.base.reading import from_yaml, split_outside_brackets
+from harness.base.row_name import RowName
 from harness.experiment.rows import system_specs
 from harness.experiment.schema import load
 
@@ -18,7 +19,7 @@ def experiment_file(folder: Path, text: str) -> str:
 def test_a_number_is_a_number_however_it_is_written(text: str, value: float) -> None:
     assert from_yaml(text) == value
     assert from_yaml(f"a: [{text}]") == {"a": [value]}
-    assert name_and_settings(f"topk[lr={text}]", "row") == ("topk", {"lr": value})
+    assert RowName.of(f"topk[lr={text}]").subject.settings == {"lr": value}
 
 
 @pytest.mark.parametrize("text", ["e4", "1e", "1e4x", "abc", "1.2.3", "v1e3"])
@@ -76,5 +77,3 @@ def test_a_list_in_brackets_is_one_value(tmp_path: Path) -> None:
 
 def test_separators_in_brackets_separate_nothing() -> None:
     assert split_outside_brackets("a[x=1.5,y=[2,3]].b", ".") == ["a[x=1.5,y=[2,3]]", "b"]
-    assert subject_and_dictionary("dense[x=1+1]+topk") == ("dense[x=1+1]", "topk")
-    assert subject_and_dictionary("dense") == ("dense", None)

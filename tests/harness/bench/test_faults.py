@@ -75,7 +75,7 @@ def test_a_run_that_cannot_be_done_is_said_so(tmp_path: Path) -> None:
 
 
 def test_a_report_passes_only_when_every_fault_did_what_it_should(tmp_path: Path) -> None:
-    report = faults.Report(["smoke"], 9.0, [faults.Fault(1, 1, "SIGKILL", "start", 1.0, -9, resumed=True)])
+    report = faults.FaultReport(["smoke"], 9.0, [faults.Fault(1, 1, "SIGKILL", "start", 1.0, -9, resumed=True)])
     assert report.passed
     faults._write(report, tmp_path)
     assert json.loads((tmp_path / "table.json").read_text())["passed"]

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from harness.bench.edits import EditSize
-from harness.bench.metrics import Size, measure, planted
+from harness.bench.metrics import MetricLoad, measure, planted
 from harness.metrics.joint.counts import meetings
 
-SIZE = Size(tokens=3000, units=200, active=8, least=5)
+SIZE = MetricLoad(tokens=3000, units=200, active=8, least=5)
 EDITS = EditSize(pairs=30, contexts=5, d_model=16, n_layers=2, sequences=12, length=32, vocab_size=300)
 
 

@@ -24,7 +24,7 @@ from harness.training.trials import Outcome, Trials
 
 EXPERIMENT = """
 description: Every way to train, at a size that says nothing.
-corpus: {kind: chess, bytes_per_domain: 60_000, vocab_size: 300, sequence_length: 32, chess_plies: 40}
+corpus: {kind: chess, bytes_per_domain: 60_000, vocab_size: 300, sequence_length: 32, plies: 40}
 systems:
   dense: {d_model: 16, n_layers: 1, n_heads: 2}
   dense[d_model=8]: {n_layers: 1, n_heads: 2, training: {tokens: 2048}}

@@ -11,7 +11,7 @@ from harness.experiment.budget import size_of
 from harness.experiment.rows import SubjectSpec
 from harness.experiment.schema import load
 from harness.run import estimate
-from harness.run.estimate import Estimate, _teacher_forward_flops, estimates
+from harness.run.estimate import RowEstimate, _teacher_forward_flops, estimates
 from harness.run.numerics import Numerics
 from harness.run.plan import Plan, make_plan
 from harness.store.stages import Store
@@ -41,7 +41,7 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
     return make_plan(load(str(file)), Numerics("cpu", "float32", 1))
 
 
-def estimated(plan: Plan, tmp_path: Path) -> dict[str, Estimate]:
+def estimated(plan: Plan, tmp_path: Path) -> dict[str, RowEstimate]:
     return estimates(plan, Store(tmp_path / "store"))
 
 

@@ -50,6 +50,26 @@ def test_a_function_docstring_is_no_part_of_the_source_but_its_body_is(package: 
     assert seen[0] == seen[1] != seen[2]
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "same"),
+    [
+        ('log.info("one %d", 1)', 'log.warning("two")', True),
+        ("f(label='a', config=1)", "f(label='b', config=1)", True),
+        ("f(label='a', config=1)", "f(label='a', config=2)", False),
+        ("x: int = Field(default=1, description='a')", "x: int = Field(default=1, description='b')", True),
+        ("x: int = Field(default=1, description='a')", "x: int = Field(default=2, description='a')", False),
+        ("g.info(1)", "g.info(2)", False),
+        ("if a:\n    log.info(1)\nelse:\n    f()", "if a:\n    log.info(2)\nelse:\n    f()", True),
+    ],
+)
+def test_what_only_people_read_is_no_part_of_the_source(package: Path, before: str, after: str, same: bool) -> None:
+    seen = []
+    for text in (before, after):
+        (package / "m.py").write_text(text + "\n")
+        seen.append(digest_of("harness.m"))
+    assert (seen[0] == seen[1]) is same
+
+
 def test_another_version_of_a_package_that_computes_changes_the_digest_and_one_that_shows_does_not(
     package: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

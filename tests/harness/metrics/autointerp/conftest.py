@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from harness.metrics.autointerp.collect import Wanted, collect
+from harness.metrics.autointerp.collect import WantedContexts, collect
 from harness.metrics.autointerp.contexts import UnitContexts
 from harness.metrics.autointerp.firings import Text
 
@@ -67,7 +67,7 @@ class World:
         coin = np.random.default_rng(9).random(len(pieces)) < 0.15
         return coin & (np.arange(len(pieces)) // LENGTH % 3 == 0)
 
-    def unit(self, name: str, wanted: Wanted, seed: int = 0) -> UnitContexts | None:
+    def unit(self, name: str, wanted: WantedContexts, seed: int = 0) -> UnitContexts | None:
         generator = np.random.default_rng(seed)
         tokens = np.flatnonzero(self.fires(name))
         strengths = (1 + generator.random(len(tokens))).astype(np.float32)
@@ -88,12 +88,14 @@ def world() -> World:
 
 
 @pytest.fixture(scope="session")
-def wanted() -> Wanted:
-    return Wanted(explain=40, explain_silent=60, score=20, score_silent=20, near_misses=10, quantiles=5, least=10)
+def wanted() -> WantedContexts:
+    return WantedContexts(
+        explain=40, explain_silent=60, score=20, score_silent=20, near_misses=10, quantiles=5, least=10
+    )
 
 
 @pytest.fixture(scope="session")
-def planted(world: World, wanted: Wanted) -> Callable[[str], UnitContexts]:
+def planted(world: World, wanted: WantedContexts) -> Callable[[str], UnitContexts]:
     def make(name: str) -> UnitContexts:
         unit = world.unit(name, wanted)
         assert unit is not None

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from harness.metrics.autointerp.collect import Wanted, collect
+from harness.metrics.autointerp.collect import WantedContexts, collect
 from harness.metrics.autointerp.contexts import NEAR_MISS, RANDOM, UnitContexts, items
 
 Planted = Callable[[str], UnitContexts]
@@ -45,7 +45,9 @@ def test_activating_contexts_come_from_every_quantile_alike_and_the_strongest_le
     assert by_quantile == sorted(by_quantile)
 
 
-def test_near_misses_share_the_token_or_the_one_before_or_are_where_neighbours_fire(world, wanted: Wanted) -> None:
+def test_near_misses_share_the_token_or_the_one_before_or_are_where_neighbours_fire(
+    world, wanted: WantedContexts
+) -> None:
     money, the = (np.flatnonzero(world.fires(name)) for name in ("money", "the"))
     strengths = np.ones(len(money), np.float32)
     unit = collect(world.text(), "", 0, money, strengths, [the], wanted, np.random.default_rng(0))
@@ -64,7 +66,7 @@ def test_near_misses_share_the_token_or_the_one_before_or_are_where_neighbours_f
     assert kinds == {"token": 4, "before": 3, "neighbour": 3}
 
 
-def test_silent_windows_are_no_shorter_than_activating_ones(world, wanted: Wanted) -> None:
+def test_silent_windows_are_no_shorter_than_activating_ones(world, wanted: WantedContexts) -> None:
     """A unit on every seventh token is silent in whole windows nearly only at the edges of documents."""
     tokens = np.flatnonzero(np.random.default_rng(2).random(world.ids.size) < 0.15)
     strengths = np.ones(len(tokens), np.float32)
@@ -74,7 +76,7 @@ def test_silent_windows_are_no_shorter_than_activating_ones(world, wanted: Wante
     assert np.mean([len(context.tokens) for context in unit.score_silent]) > active - 2
 
 
-def test_a_unit_with_too_few_contexts_is_none(world, wanted: Wanted) -> None:
+def test_a_unit_with_too_few_contexts_is_none(world, wanted: WantedContexts) -> None:
     tokens = np.flatnonzero(world.fires("the"))[:25]  # all in the first documents
     strengths = np.ones(len(tokens), np.float32)
     generator = np.random.default_rng(0)

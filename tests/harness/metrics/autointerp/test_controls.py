@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from harness.metrics.autointerp import controls
-from harness.metrics.autointerp.collect import Wanted
+from harness.metrics.autointerp.collect import WantedContexts
 from harness.metrics.autointerp.contexts import Explanation, UnitContexts
 from harness.metrics.autointerp.firings import Firings
 from harness.metrics.autointerp.mining import RuleExplainer
@@ -43,7 +43,9 @@ def test_the_explanation_of_another_unit_scores_clearly_lower(planted: Planted) 
         assert statistics(scorer.score(wrong, unit))["balanced_accuracy"] <= 0.55
 
 
-def test_shuffled_activations_keep_their_number_and_lose_their_meaning(world, planted: Planted, wanted: Wanted) -> None:
+def test_shuffled_activations_keep_their_number_and_lose_their_meaning(
+    world, planted: Planted, wanted: WantedContexts
+) -> None:
     unit = planted("the")
     (moved,) = controls.shuffled([drawn(world, unit, "the")], world.text(), wanted, seed=0)
     assert moved is not None
@@ -53,7 +55,7 @@ def test_shuffled_activations_keep_their_number_and_lose_their_meaning(world, pl
 
 
 def test_a_random_direction_fires_as_often_as_its_unit_and_where_the_projection_is_largest(
-    world, planted: Planted, wanted: Wanted
+    world, planted: Planted, wanted: WantedContexts
 ) -> None:
     """The site writes one-hot vectors of the tokens: a random direction is then a list of tokens."""
     n_pieces = int(world.ids.max()) + 1

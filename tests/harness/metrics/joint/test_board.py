@@ -6,15 +6,15 @@ import numpy as np
 
 from harness.corpus import Document
 from harness.metrics.joint.board import holders
-from harness.metrics.joint.sampling import Text
+from harness.metrics.joint.sampling import Positions
 
 GAME = Document("game", "chess", "1. e4 d5 2. exd5 Qxd5", "game", (3, 6, 12, 17))
 E2, E4, D5, D7, D8 = 12, 28, 35, 51, 59
 
 
-def text(ply: list[int], document: list[int]) -> Text:
+def text(ply: list[int], document: list[int]) -> Positions:
     zeros = np.zeros(len(ply), np.int64)
-    return Text(zeros, zeros, np.array(document), zeros, np.array(ply))
+    return Positions(zeros, zeros, np.array(document), zeros, np.array(ply))
 
 
 def test_squares_are_held_by_the_side_to_move_or_the_other() -> None:

@@ -5,12 +5,14 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from harness.metrics.joint.interaction import Contexts, interaction, solve
+from harness.metrics.joint.interaction import PaddedContexts, interaction, solve
 
 OUTCOMES, PAIRS = 6, 6
 
 
-def world(contexts: int, seed: int, *, together: float = 0.0, topic: float = 0.0, topic_known: bool = True) -> Contexts:
+def world(
+    contexts: int, seed: int, *, together: float = 0.0, topic: float = 0.0, topic_known: bool = True
+) -> PaddedContexts:
     """Pairs that add up, each in a curve of its own; `together`: and a conjunction; `topic`: and a topic, on which both
     fire, that adds to the outcomes by itself and stands in the offset where it is known."""
     rng, fixed = np.random.default_rng(seed), np.random.default_rng(99)
@@ -26,7 +28,7 @@ def world(contexts: int, seed: int, *, together: float = 0.0, topic: float = 0.0
     offset = subject if topic_known else np.zeros_like(subject)
     float32 = lambda part: torch.from_numpy(part.astype(np.float32))  # noqa: E731
     fold = torch.from_numpy(rng.integers(0, 2, a.shape))
-    return Contexts(float32(a), float32(b), torch.from_numpy(y), float32(offset), torch.ones(a.shape), fold)
+    return PaddedContexts(float32(a), float32(b), torch.from_numpy(y), float32(offset), torch.ones(a.shape), fold)
 
 
 def gain(**planted: float | bool) -> float:
@@ -79,11 +81,11 @@ def test_padding_and_the_order_of_pairs_change_nothing() -> None:
     found = interaction(dev, test)
     order = torch.tensor([3, 1, 0, 5, 2, 4])
 
-    def moved(part: Contexts) -> Contexts:
+    def moved(part: PaddedContexts) -> PaddedContexts:
         padded = {name: torch.cat([value, value[:, :50]], 1)[order] for name, value in vars(part).items()}
         padded["weight"][:, 300:] = 0
         padded["a"][:, 300:] = padded["b"][:, 300:] = 0
-        return Contexts(**padded)
+        return PaddedContexts(**padded)
 
     again = interaction(moved(dev), moved(test))
     torch.testing.assert_close(again.gain[:, :300], found.gain[order], rtol=1e-3, atol=1e-4)

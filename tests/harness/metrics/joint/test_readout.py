@@ -7,15 +7,15 @@ import pytest
 import torch
 
 from harness.metrics.joint import readout
-from harness.metrics.joint.readout import Additive, Codes, Machine
+from harness.metrics.joint.readout import Additive, Machine, TokenFeatures
 
 OUTCOMES, UNITS = 6, 12
 
 
-def as_codes(values: np.ndarray, *known: np.ndarray) -> Codes:
+def as_codes(values: np.ndarray, *known: np.ndarray) -> TokenFeatures:
     token, unit = values.nonzero()
     indptr = np.concatenate([[0], (values != 0).sum(1).cumsum()])
-    return Codes(
+    return TokenFeatures(
         torch.from_numpy(indptr),
         torch.from_numpy(unit),
         torch.from_numpy(values[token, unit].astype(np.float32)),

@@ -77,7 +77,7 @@ def evaluation(
     dev_ids, dev = world(1, sequences, together=together, conjunction=conjunction)
     ids, test = world(2, sequences, together=together, conjunction=conjunction)
     system = SimpleNamespace(
-        name="planted", sites=(SITE,), decomposition={SITE: None}, encode=lambda _tokens: {SITE: dev}, device="cpu"
+        name="planted", sites=(SITE,), group_width=lambda _site: None, encode=lambda _tokens: {SITE: dev}, device="cpu"
     )
     return Evaluation(
         system=system,  # pyright: ignore[reportArgumentType]
