@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from kernels.codes import Codes
 from models.config import TrunkConfig
+from models.feed_forward import FixedWrites
 from models.registry import register
-from models.trunk import FixedWrites, TrunkForCausalLM
+from models.trunk import TrunkForCausalLM
 
 
 class DenseConfig(TrunkConfig):

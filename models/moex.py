@@ -25,9 +25,10 @@ from torch import Tensor, nn
 from kernels.codes import Codes
 from models.config import TrunkConfig
 from models.dense import DenseForCausalLM
+from models.feed_forward import FixedWrites
 from models.grouped import TokenGroups
 from models.registry import register
-from models.trunk import ACTIVATIONS, FixedWrites, TrunkForCausalLM
+from models.trunk import ACTIVATIONS, TrunkForCausalLM
 
 _LEAST_VARIANCE = 1e-12
 

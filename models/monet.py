@@ -27,9 +27,10 @@ from transformers import initialization as init
 from kernels import sparse_dictionary
 from kernels.codes import Codes
 from models.config import TrunkConfig, check_square, nearest_numbers
+from models.feed_forward import FeedForward, Role
 from models.grouped import grouped_product
 from models.registry import register
-from models.trunk import ACTIVATIONS, FeedForward, Role, TrunkForCausalLM, dense_output_std, moment
+from models.trunk import ACTIVATIONS, TrunkForCausalLM, dense_output_std, moment
 
 _PAIRS_AT_ONCE = 1 << 24  # numbers of a piece of tokens × N
 _LEAST_SHARE = 1e-9  # the logarithm of a gate that no token of a batch has

@@ -18,8 +18,9 @@ from kernels import product_keys
 from kernels.codes import Codes
 from kernels.rank1_experts import coefficients, rank1_experts
 from models.config import TrunkConfig, check_square
+from models.feed_forward import FixedWrites, Role
 from models.registry import register
-from models.trunk import FixedWrites, Role, TrunkForCausalLM, dense_output_std, second_moment
+from models.trunk import TrunkForCausalLM, dense_output_std, second_moment
 
 
 class PeerConfig(TrunkConfig):

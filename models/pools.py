@@ -35,9 +35,10 @@ from kernels import product_keys
 from kernels.codes import Codes
 from kernels.rank1_experts import coefficients, rank1_experts
 from models.config import TrunkConfig, check_square, nearest_numbers
+from models.feed_forward import FixedWrites, Role
 from models.grouped import TokenGroups
 from models.registry import register
-from models.trunk import FixedWrites, Role, TrunkForCausalLM, dense_output_std, second_moment
+from models.trunk import TrunkForCausalLM, dense_output_std, second_moment
 
 START_THRESHOLD = 0.5  # of an even share: at first nearly all slots are open
 BANDWIDTH = 0.4  # width of the rectangle through which θ learns, in the same unit

@@ -26,7 +26,8 @@ from harness.base.progress import stage_progress
 from harness.base.row_name import RowName
 from harness.base.stop import STOP
 from saes.synthetic import Recovery, recovery
-from saes.trainer import Assignment, CurveRow, TrainSettings, train
+from saes.trained import CurveRow
+from saes.trainer import Assignment, TrainSettings, train
 
 if TYPE_CHECKING:
     from saes.saelens import Planted

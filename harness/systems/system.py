@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from kernels.codes import Codes, Edit, ReadWrite, token_rows
-from models.trunk import FeedForward, Tap
+from models.feed_forward import FeedForward, Tap
 
 Point = Literal["mlp_out", "resid_post", "mlp"]
 

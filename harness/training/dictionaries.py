@@ -27,7 +27,8 @@ from saes.activations import Activations
 from saes.dictionary import Dictionary
 from saes.pretrained import Pretrained
 from saes.quality import at_inference
-from saes.trainer import CURVE_FILE, Assignment, CurveRow, LearnerObjective, TrainSettings, train
+from saes.trained import CurveRow, Trained
+from saes.trainer import Assignment, LearnerObjective, TrainSettings, train
 from saes.training_dictionary import DictionaryConfig
 
 if TYPE_CHECKING:
@@ -64,9 +65,7 @@ def train_dictionaries(
     scratch: holds checkpoints; a call that finds them continues. Raises Interrupted on SIGTERM, HarnessError when an
     activation or a loss is not finite.
     """
-    assignments = {
-        f"{name}@{site}": Assignment(site, job.config) for name, job in jobs.items() for site in job.sites
-    }  # fmt: skip
+    assignments = {f"{name}@{site}": Assignment(site, job.config) for name, job in jobs.items() for site in job.sites}
     wanted = {assignment.site for assignment in assignments.values()}
 
     def of_training(indices: Tensor) -> Activations:
@@ -104,26 +103,36 @@ def train_dictionaries(
     subject = trained_on.fingerprint(model)
     for name, job in jobs.items():
         done = {site: trained[f"{name}@{site}"] for site in job.sites}
-        for site, result in done.items():
-            target = job.folder / str(site)
-            shutil.rmtree(target, ignore_errors=True)
-            shutil.copytree(result.folder, target)
-            shutil.copy(scratch / f"{name}@{site}" / CURVE_FILE, target / CURVE_FILE)
-            trained_on.note(target, subject, site)
-        first = next(iter(done.values()))
-        DictionaryRecord(
-            objective=settings.objective,
-            target_l0=job.config.k,
-            sites={str(site): SiteOutcome.of(result) for site, result in done.items()},
-            tokens=first.tokens,
-            parameters=sum(r.dictionary.parameter_count() for r in done.values()),
-            active_parameters=sum(r.dictionary.active_parameters(job.config.k) for r in done.values()),
-            forward_flops_per_token=sum(r.dictionary.flops_per_token(job.config.k) for r in done.values()),
-            training_flops=sum(r.training_flops for r in done.values()),
-            collecting_flops=first.collecting_flops,
-            seconds=sum(r.seconds for r in done.values()) + first.collecting_seconds,
-            kernels=dict(kernels),
-        ).save(job.folder)
+        _keep(job, done, subject)
+        _record(job, done, settings, dict(kernels)).save(job.folder)
+
+
+def _keep(job: Job, done: Mapping[Site, Trained], subject: str) -> None:
+    """From where they were trained into the folder of the job."""
+    for site, result in done.items():
+        target = job.folder / str(site)
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(result.folder, target)
+        trained_on.note(target, subject, site)
+
+
+def _record(
+    job: Job, done: Mapping[Site, Trained], settings: TrainSettings, kernels: dict[str, str]
+) -> DictionaryRecord:
+    first = next(iter(done.values()))
+    return DictionaryRecord(
+        objective=settings.objective,
+        target_l0=job.config.k,
+        sites={str(site): SiteOutcome.of(result) for site, result in done.items()},
+        tokens=first.tokens,
+        parameters=sum(r.dictionary.parameter_count() for r in done.values()),
+        active_parameters=sum(r.dictionary.active_parameters(job.config.k) for r in done.values()),
+        forward_flops_per_token=sum(r.dictionary.flops_per_token(job.config.k) for r in done.values()),
+        training_flops=sum(r.training_flops for r in done.values()),
+        collecting_flops=first.collecting_flops,
+        seconds=sum(r.seconds for r in done.values()) + first.collecting_seconds,
+        kernels=kernels,
+    )
 
 
 def import_dictionaries(

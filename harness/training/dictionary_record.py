@@ -10,7 +10,7 @@ from typing import Any, cast
 from harness.systems.cost import Cost
 from harness.tables.measurement import Direction, Measurement
 from saes.quality import Quality
-from saes.trainer import Trained
+from saes.trained import Trained
 
 RECORD = "dictionaries.json"
 L0_OFF = 1.25  # a factor between the L0 that was asked for and the one that came out, above which a row says so

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 
 from harness.training.config import Distillation, Floor, Sparsity, StrengthL1, TrainingConfig
 from kernels.codes import Codes
-from models.trunk import FeedForward, Tap
+from models.feed_forward import FeedForward, Tap
 
 # The share of a token's strength that strength-L0 counts units up to, as in harness/metrics/sparsity.py.
 SHARE = 0.95

@@ -29,6 +29,8 @@ from harness.training.watcher import MARK, Curve, Watcher
 from kernels import dispatch
 
 if TYPE_CHECKING:
+    from transformers import TrainingArguments
+
     from harness.corpus import PackedSplit
 
 log = logging.getLogger(__name__)
@@ -68,28 +70,89 @@ def train_subject(
 
     Raises Interrupted after a checkpoint when SIGTERM was received, Diverged when the loss is no longer finite.
     """
-    sequence_length = split.length
-    steps = config.steps(sequence_length)
-    per_token = forward_flops_per_token(model, sequence_length)
-    objective = _objective(config, teacher, dev)
-    probe = UsageProbe(split)
+    steps, objective, probe = config.steps(split.length), _objective(config, teacher, dev), UsageProbe(split)
+    before = _Before.found(work / "checkpoint", objective, probe, steps)
+    curve = Curve(work / CURVE_FILE)
+    curve.truncate(after_step=before.step)
+    memory = DeviceMemory.watch(device, model, *([teacher.model] if teacher else []))
+    of_all = steps * config.batch_sequences * split.length
+    watcher = Watcher(curve, report, steps, of_all, before.seconds, before.tokens, objective, probe)
+    optimizer = MuonAdamW(model, model.parameter_roles(), config)  # pyright: ignore[reportCallIssue]
+    trainer = _Trainer(
+        objective=objective,
+        watcher=watcher,
+        model=model,
+        args=_arguments(config, steps, seed, work / "checkpoint", device, dtype),
+        train_dataset=Sequences(split, steps * config.batch_sequences, seed),
+        optimizers=(optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, _Schedule(steps, config.warmup))),
+    )
+    trainer.remove_callback(_printer())
+    kernels = _fit(trainer, watcher, before.checkpoint, 3.0 * forward_flops_per_token(model, split.length))
+    model.save_pretrained(work / "model")
+    shutil.rmtree(work / "checkpoint", ignore_errors=True)
+    taught, seconds = _taught(config, teacher, split.length, watcher.tokens), watcher.seconds()
+    record = TrainingRecord(
+        **_size(model, split.length),
+        tokens=watcher.tokens,
+        steps=steps,
+        training_flops=3.0 * forward_flops_per_token(model, split.length) * watcher.tokens + taught,
+        seconds=seconds,
+        tokens_per_second=watcher.tokens / seconds,
+        peak_memory_bytes=memory.peak() if memory else None,
+        final_loss=watcher.last_loss,
+        kernels=kernels,
+        teacher_flops=taught,
+        floor=objective.floor,
+        mu=objective.mu if objective.floor is not None else None,
+    )
+    return _recorded(record, work)
+
+
+def _fit(trainer: Trainer, watcher: Watcher, checkpoint: Path | None, flops_per_token: float) -> dict[str, str]:
+    """Trains to the end, or raises Interrupted or Diverged. Op → implementation that ran."""
+    STOP.training = True
+    try:
+        with dispatch.recording() as kernels:
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        watcher.check_rest()
+    except Diverged as error:
+        error.training_flops = flops_per_token * error.tokens
+        raise
+    finally:
+        STOP.training = False
+    if watcher.stopped:
+        raise Interrupted(f"stopped at step {watcher.step} of {watcher.steps}; run the same command to continue there")
+    return dict(kernels)
+
+
+@dataclass(frozen=True)
+class _Before:
+    """What an earlier process came to: its last complete checkpoint, and the step, seconds and tokens until then."""
+
+    checkpoint: Path | None = None
+    step: int = 0
+    seconds: float = 0.0
+    tokens: int = 0
+
+    @staticmethod
+    def found(checkpoints: Path, objective: Objective, probe: UsageProbe, steps: int) -> _Before:
+        """Restores the objective's weight and the probe too."""
+        checkpoint = _last_complete(checkpoints)
+        if checkpoint is None:
+            return _Before()
+        state = json.loads((checkpoint / MARK).read_text())
+        objective.mu = state["mu"]
+        probe.load(checkpoint)
+        log.info("continuing from step %d of %d", state["step"], steps)
+        return _Before(checkpoint, int(checkpoint.name.split("-")[1]), state["seconds"], state["tokens"])
+
+
+def _arguments(
+    config: TrainingConfig, steps: int, seed: int, checkpoints: Path, device: str, dtype: str
+) -> TrainingArguments:
     # A checkpoint between two points of the curve would lose the running mean of the loss.
     interval = max(1, steps // (config.checkpoints + 1))
-    save_every = math.ceil(interval / config.log_every) * config.log_every
-    checkpoints = work / "checkpoint"
-    resume = _last_complete(checkpoints)
-    curve = Curve(work / CURVE_FILE)
-    seconds_before, tokens_before = 0.0, 0
-    if resume is not None:
-        state = json.loads((resume / MARK).read_text())
-        seconds_before, tokens_before, objective.mu = state["seconds"], state["tokens"], state["mu"]
-        probe.load(resume)
-        log.info("continuing from step %d of %d", state["step"], steps)
-    curve.truncate(after_step=int(resume.name.split("-")[1]) if resume else 0)
-
-    optimizer = MuonAdamW(model, model.parameter_roles(), config)  # pyright: ignore[reportCallIssue]
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, _Schedule(steps, config.warmup))
-    arguments = OneDevice(
+    return OneDevice(
         output_dir=str(checkpoints),
         max_steps=steps,
         per_device_train_batch_size=config.batch_sequences,
@@ -99,7 +162,7 @@ def train_subject(
         logging_steps=config.log_every,
         logging_nan_inf_filter=False,
         save_strategy="steps" if config.checkpoints else "no",
-        save_steps=save_every,
+        save_steps=math.ceil(interval / config.log_every) * config.log_every,
         save_total_limit=2,  # the newest may have been cut off while it was written
         on=device,
         bf16=dtype == "bfloat16",
@@ -107,58 +170,22 @@ def train_subject(
         disable_tqdm=True,
         dataloader_pin_memory=device != "cpu",
     )
-    memory = DeviceMemory.watch(device, model, *([teacher.model] if teacher else []))
-    of_all = steps * config.batch_sequences * sequence_length
-    watcher = Watcher(curve, report, steps, of_all, seconds_before, tokens_before, objective, probe)
-    trainer = _Trainer(
-        objective=objective,
-        watcher=watcher,
-        model=model,
-        args=arguments,
-        train_dataset=Sequences(split, steps * config.batch_sequences, seed),
-        optimizers=(optimizer, scheduler),
-    )
-    trainer.remove_callback(_printer())
-    STOP.training = True
-    try:
-        with dispatch.recording() as kernels:
-            trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-        watcher.check_rest()
-    except Diverged as error:
-        error.training_flops = 3.0 * per_token * error.tokens
-        raise
-    finally:
-        STOP.training = False
-    if watcher.stopped:
-        raise Interrupted(f"stopped at step {watcher.step} of {steps}; run the same command to continue there")
 
-    model.save_pretrained(work / "model")
-    shutil.rmtree(checkpoints, ignore_errors=True)
-    seconds = watcher.seconds()
-    tokens = watcher.tokens
-    from_teacher = 0.0
-    if teacher is not None:
-        watched = isinstance(config.target, Distillation)
-        from_teacher = (
-            teacher.training_flops + watched * forward_flops_per_token(teacher.model, sequence_length) * tokens
-        )
-    record = TrainingRecord(
-        tokens=tokens,
-        steps=steps,
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
-        active_parameters=model.active_parameters(),  # pyright: ignore[reportCallIssue]
-        forward_flops_per_token=per_token,
-        training_flops=3.0 * per_token * tokens + from_teacher,
-        seconds=seconds,
-        tokens_per_second=tokens / seconds,
-        peak_memory_bytes=memory.peak() if memory else None,
-        final_loss=watcher.last_loss,
-        kernels=dict(kernels),
-        teacher_flops=from_teacher,
-        floor=objective.floor,
-        mu=objective.mu if objective.floor is not None else None,
-    )
-    return _recorded(record, work)
+
+def _taught(config: TrainingConfig, teacher: Teacher | None, length: int, tokens: int) -> float:
+    """FLOPs of the teacher: of its own training, and of the passes that this one made with it."""
+    if teacher is None:
+        return 0.0
+    passes = forward_flops_per_token(teacher.model, length) * tokens if isinstance(config.target, Distillation) else 0.0
+    return teacher.training_flops + passes
+
+
+def _size(model: PreTrainedModel, length: int) -> dict[str, Any]:
+    return {
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "active_parameters": model.active_parameters(),  # pyright: ignore[reportCallIssue]
+        "forward_flops_per_token": forward_flops_per_token(model, length),
+    }
 
 
 def save_untrained(model: PreTrainedModel, sequence_length: int, work: Path) -> TrainingRecord:
@@ -166,11 +193,9 @@ def save_untrained(model: PreTrainedModel, sequence_length: int, work: Path) -> 
     model.save_pretrained(work / "model")
     (work / CURVE_FILE).write_text("")
     record = TrainingRecord(
+        **_size(model, sequence_length),
         tokens=0,
         steps=0,
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
-        active_parameters=model.active_parameters(),  # pyright: ignore[reportCallIssue]
-        forward_flops_per_token=forward_flops_per_token(model, sequence_length),
         training_flops=0.0,
         seconds=0.0,
         tokens_per_second=0.0,

@@ -12,7 +12,8 @@ from kernels.codes import Codes
 from kernels.registry import Registry
 from models import Tap, TrunkForCausalLM, registry
 from models.config import TrunkConfig
-from models.trunk import FixedWrites, second_moment
+from models.feed_forward import FixedWrites
+from models.trunk import second_moment
 
 
 class TiedConfig(TrunkConfig):

@@ -44,11 +44,7 @@ def collect(
     """
     activity = np.zeros(len(text), np.float32)
     activity[tokens] = strengths
-    before = np.concatenate([[0], np.cumsum(activity > 0)])
-    silent = before[text.high] == before[text.low]  # the whole window
-    here = np.arange(len(text))
-    shape = (here - text.low) * int((text.high - here).max() + 1) + (text.high - here)
-    silence = silent * _as_often(shape, tokens, silent)  # chances of being drawn
+    silence = _silence(text, tokens, activity)
     quantile = np.empty(len(tokens), int)
     quantile[np.argsort(strengths, kind="stable")] = np.arange(len(tokens)) * wanted.quantiles // max(1, len(tokens))
     misses = _MissSampler(text, tokens, neighbours, silence)
@@ -88,6 +84,15 @@ def collect(
         score_silent=tuple(window(token) for token in score_silent),
         near_misses=tuple(window(token) for token in near),
     )
+
+
+def _silence(text: Text, tokens: np.ndarray, activity: np.ndarray) -> np.ndarray:
+    """`[tokens]`: the chance of being drawn as the trigger of a silent window; 0 where the window is not silent."""
+    before = np.concatenate([[0], np.cumsum(activity > 0)])
+    silent = before[text.high] == before[text.low]  # the whole window
+    here = np.arange(len(text))
+    shape = (here - text.low) * int((text.high - here).max() + 1) + (text.high - here)
+    return silent * _as_often(shape, tokens, silent)
 
 
 def _spread(

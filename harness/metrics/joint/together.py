@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from harness.metrics.joint.communities import Communities, communities
 from harness.metrics.joint.counts import Meetings, lift, meetings, npmi, phi, usable
 from harness.metrics.joint.firing import Firing
 from harness.metrics.joint.work import Work
+from harness.systems.system import Site
 from harness.tables.measurement import Measurement
 from harness.tables.statistics import resampled_sums
 
@@ -43,20 +44,26 @@ class _Counts:
             yield work.figure(name + suffix, share, "share of meetings", reason)
 
 
-def together(work: Work) -> Iterator[Measurement]:
-    options, sites = work.options, list(work.test)
-    all_counts, pool_counts = _Counts(), _Counts()
-    in_pools: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-    blocks: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-    scores: list[np.ndarray] = []
-    checked, kept_within, report = 0.0, 0.0, {}
-    graphs, members, usable_units = [], 0, 0
-    for number, site in enumerate(sites):
-        firing = work.test[site]
+@dataclass
+class _Met:
+    """What the sites give together."""
+
+    counts: _Counts = field(default_factory=_Counts)
+    counts_in_pools: _Counts = field(default_factory=_Counts)
+    blocks: Blocks = field(default_factory=list)
+    blocks_in_pools: Blocks = field(default_factory=list)
+    scores: list[np.ndarray] = field(default_factory=list)  # [pairs, 2]: npmi and phi
+    checked: float = 0.0  # meetings of the drawn pairs in free draws of the null
+    kept_within: float = 0.0  # and in draws that keep every document's own rates
+    graphs: list[Communities] = field(default_factory=list)
+    usable_units: int = 0
+    report: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, work: Work, site: Site, share: int) -> None:
+        """One site, of which `share` pairs are drawn."""
+        options, firing, dev = work.options, work.test[site], work.dev[site]
         met, fitted = meetings(firing, options.least), null.fit(firing)
-        mean, found = _tested(work, firing, met, fitted, all_counts)
-        share = options.pairs // len(sites) + (number < options.pairs % len(sites))
-        dev = work.dev[site]
+        mean, found = _tested(work, firing, met, fitted, self.counts)
         pairs = sampling.draw_pairs(
             dev, meetings(dev, options.least), met, options.least, options.most, share, work.rng
         )
@@ -64,58 +71,66 @@ def together(work: Work) -> Iterator[Measurement]:
         work.draws[site] = [null.curveball(firing, work.rng, within_documents=True) for _ in range(options.draws)]
         if len(pairs):
             n, e, documents = null.by_document(firing, fitted, pairs)
-            blocks.append((n, e, documents))
-            rates = firing.rates[pairs]
-            sums = n.sum(1), e.sum(1)
-            scores.append(
+            self.blocks.append((n, e, documents))
+            rates, sums = firing.rates[pairs], (n.sum(1), e.sum(1))
+            self.scores.append(
                 np.stack([npmi(*sums, firing.n_tokens), phi(*sums, rates[:, 0], rates[:, 1], firing.n_tokens)], 1)
             )
             free = [null.curveball(firing, work.rng, within_documents=False) for _ in range(_CHECKS)]
-            checked += _mean_meetings(free, pairs)
-            kept_within += _mean_meetings(work.draws[site], pairs)
+            self.checked += _mean_meetings(free, pairs)
+            self.kept_within += _mean_meetings(work.draws[site], pairs)
         graph = communities(
             met.i[found & (met.n > mean)],
             met.j[found & (met.n > mean)],
             np.log2(lift(met.n, np.maximum(mean, 1e-300)))[found & (met.n > mean)],
             int(work.rng.integers(2**31)),
         )
-        graphs.append(graph)
-        members += sum(len(group) for group in graph.members)
-        usable_units += int(usable(firing, options.least, options.most).sum())
-        report[str(site)] = _report(firing, met, mean, found, graph)
+        self.graphs.append(graph)
+        self.usable_units += int(usable(firing, options.least, options.most).sum())
+        self.report[str(site)] = _report(firing, met, mean, found, graph)
         if (width := work.evaluation.system.group_width(site)) is not None:
-            for pool in range(firing.n_units // width):
-                inside = firing.pool(pool, width)
-                of_pool = pairs[(pairs // width == pool).all(1)] - pool * width if len(pairs) else pairs
-                fitted_pool = null.fit(inside)
-                _tested(work, inside, meetings(inside, options.least), fitted_pool, pool_counts)
-                if len(of_pool):
-                    in_pools.append(null.by_document(inside, fitted_pool, of_pool))
-    (work.evaluation.artifacts / "together.json").write_text(json.dumps(report, indent=1) + "\n")
+            self._add_pools(work, firing, pairs, width)
 
-    yield from all_counts.figures(work, "")
-    nothing = None if blocks else work.none_drawn()
-    yield _lift(work, "lift", blocks, nothing)
-    n = float(sum(part.sum() for part, _, _ in blocks))
-    e = float(sum(part.sum() for _, part, _ in blocks))
-    of_pairs = np.concatenate(scores) if scores else np.zeros((0, 2))
+    def _add_pools(self, work: Work, firing: Firing, pairs: np.ndarray, width: int) -> None:
+        """The same inside each group of `width` units."""
+        for pool in range(firing.n_units // width):
+            inside = firing.pool(pool, width)
+            of_pool = pairs[(pairs // width == pool).all(1)] - pool * width if len(pairs) else pairs
+            fitted = null.fit(inside)
+            _tested(work, inside, meetings(inside, work.options.least), fitted, self.counts_in_pools)
+            if len(of_pool):
+                self.blocks_in_pools.append(null.by_document(inside, fitted, of_pool))
+
+
+def together(work: Work) -> Iterator[Measurement]:
+    sites, met = list(work.test), _Met()
+    for number, site in enumerate(sites):
+        met.add(work, site, work.options.pairs // len(sites) + (number < work.options.pairs % len(sites)))
+    (work.evaluation.artifacts / "together.json").write_text(json.dumps(met.report, indent=1) + "\n")
+
+    yield from met.counts.figures(work, "")
+    nothing = None if met.blocks else work.none_drawn()
+    yield _lift(work, "lift", met.blocks, nothing)
+    n = float(sum(part.sum() for part, _, _ in met.blocks))
+    e = float(sum(part.sum() for _, part, _ in met.blocks))
+    of_pairs = np.concatenate(met.scores) if met.scores else np.zeros((0, 2))
     yield work.over_units("npmi", of_pairs[:, 0], "", nothing)
     yield work.over_units("phi", of_pairs[:, 1], "", nothing)
-    lifted = [_interval_above_1(*block, work.evaluation.resamples) for block in blocks]
+    lifted = [_interval_above_1(*block, work.evaluation.resamples) for block in met.blocks]
     yield work.over_units("lifted", np.concatenate([*lifted, np.zeros(0)]), "share of pairs", nothing)
-    yield work.figure("lift_within_documents", n / kept_within if kept_within else np.nan, "", nothing)
-    yield work.figure("null_check", checked / e if e else np.nan, "", nothing)
+    yield work.figure("lift_within_documents", n / met.kept_within if met.kept_within else np.nan, "", nothing)
+    yield work.figure("null_check", met.checked / e if e else np.nan, "", nothing)
     if any(work.evaluation.system.group_width(site) for site in sites):
-        yield from pool_counts.figures(work, "_within_pools")
-        few = None if in_pools else "underpowered: no drawn pair is of one pool"
-        yield _lift(work, "lift_within_pools", in_pools, few)
-    groups = sum(len(graph.members) for graph in graphs)
+        yield from met.counts_in_pools.figures(work, "_within_pools")
+        few = None if met.blocks_in_pools else "underpowered: no drawn pair is of one pool"
+        yield _lift(work, "lift_within_pools", met.blocks_in_pools, few)
+    groups = sum(len(graph.members) for graph in met.graphs)
     yield work.figure("communities", groups, "communities")
     alone = None if groups else "no pair meets more often than chance"
-    yield work.figure(
-        "modularity", float(np.nanmean([graph.modularity for graph in graphs])) if groups else np.nan, "", alone
-    )
-    yield work.figure("in_communities", members / max(1, usable_units), "share of usable units")
+    modularity = float(np.nanmean([graph.modularity for graph in met.graphs])) if groups else np.nan
+    yield work.figure("modularity", modularity, "", alone)
+    members = sum(len(group) for graph in met.graphs for group in graph.members)
+    yield work.figure("in_communities", members / max(1, met.usable_units), "share of usable units")
 
 
 def said(work: Work) -> Iterator[Measurement]:

@@ -22,7 +22,8 @@ from torch import nn
 from kernels.codes import Codes
 from models.config import TrunkConfig
 from models.registry import register
-from models.trunk import FixedWrites, TrunkForCausalLM
+from models.trunk import TrunkForCausalLM
+from models.feed_forward import FixedWrites
 
 
 class SquareConfig(TrunkConfig):
