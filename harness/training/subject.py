@@ -25,7 +25,7 @@ from harness.training.optimizer import MuonAdamW, clip_gradients
 from harness.training.order import Sequences
 from harness.training.probe import UsageProbe
 from harness.training.record import CURVE_FILE, TrainingRecord
-from harness.training.watcher import MARK, Curve, Watcher
+from harness.training.watcher import Before, Watcher
 from kernels import dispatch
 
 if TYPE_CHECKING:
@@ -67,23 +67,20 @@ def train_subject(
 
     In the curve `loss` is always the next-token cross entropy, mean over the steps since the last row; `objective`,
     where it is another, is what was minimised.
-
     Raises Interrupted after a checkpoint when SIGTERM was received, Diverged when the loss is no longer finite.
     """
     steps, objective, probe = config.steps(split.length), _objective(config, teacher, dev), UsageProbe(split)
-    before = _Before.found(work / "checkpoint", objective, probe, steps)
-    curve = Curve(work / CURVE_FILE)
-    curve.truncate(after_step=before.step)
+    before = Before.found(work / "checkpoint", objective, probe, steps)
     memory = DeviceMemory.watch(device, model, *([teacher.model] if teacher else []))
-    of_all = steps * config.batch_sequences * split.length
-    watcher = Watcher(curve, report, steps, of_all, before.seconds, before.tokens, objective, probe)
+    sequences = Sequences(split, steps * config.batch_sequences, seed)
+    watcher = Watcher(work / CURVE_FILE, report, steps, len(sequences) * split.length, before, objective, probe)
     optimizer = MuonAdamW(model, model.parameter_roles(), config)  # pyright: ignore[reportCallIssue]
     trainer = _Trainer(
         objective=objective,
         watcher=watcher,
         model=model,
         args=_arguments(config, steps, seed, work / "checkpoint", device, dtype),
-        train_dataset=Sequences(split, steps * config.batch_sequences, seed),
+        train_dataset=sequences,
         optimizers=(optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, _Schedule(steps, config.warmup))),
     )
     trainer.remove_callback(_printer())
@@ -123,28 +120,6 @@ def _fit(trainer: Trainer, watcher: Watcher, checkpoint: Path | None, flops_per_
     if watcher.stopped:
         raise Interrupted(f"stopped at step {watcher.step} of {watcher.steps}; run the same command to continue there")
     return dict(kernels)
-
-
-@dataclass(frozen=True)
-class _Before:
-    """What an earlier process came to: its last complete checkpoint, and the step, seconds and tokens until then."""
-
-    checkpoint: Path | None = None
-    step: int = 0
-    seconds: float = 0.0
-    tokens: int = 0
-
-    @staticmethod
-    def found(checkpoints: Path, objective: Objective, probe: UsageProbe, steps: int) -> _Before:
-        """Restores the objective's weight and the probe too."""
-        checkpoint = _last_complete(checkpoints)
-        if checkpoint is None:
-            return _Before()
-        state = json.loads((checkpoint / MARK).read_text())
-        objective.mu = state["mu"]
-        probe.load(checkpoint)
-        log.info("continuing from step %d of %d", state["step"], steps)
-        return _Before(checkpoint, int(checkpoint.name.split("-")[1]), state["seconds"], state["tokens"])
 
 
 def _arguments(
@@ -265,17 +240,6 @@ class _Schedule:
         if step < self.rise:
             return (step + 1) / self.rise
         return max(0.0, (self.steps - step) / max(1, self.steps - self.rise))
-
-
-def _last_complete(checkpoints: Path) -> Path | None:
-    found = sorted(checkpoints.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]), reverse=True)
-    for folder in found:
-        try:
-            json.loads((folder / MARK).read_text())
-            return folder
-        except (OSError, ValueError):
-            shutil.rmtree(folder, ignore_errors=True)
-    return None
 
 
 def _printer() -> type[TrainerCallback]:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
+import shutil
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,29 +22,58 @@ from harness.base.stop import STOP
 from harness.training.objective import Objective
 from harness.training.probe import UsageProbe, probe_every
 
+log = logging.getLogger(__name__)
+
 MARK = "complete.json"  # written last into a checkpoint: without it the checkpoint was cut off while being written
 
 
 class Curve:
-    """Rows of `curve.jsonl`, strictly after the step that a resumed run continues from."""
+    """Rows of `curve.jsonl`. Of an earlier process those up to `step`, from which this one continues, stay."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, step: int) -> None:
         self.path = path
-
-    def truncate(self, after_step: int) -> None:
-        rows = [line for line in self._lines() if json.loads(line)["step"] <= after_step]
-        self.path.write_text("".join(rows))
-
-    def _lines(self) -> list[str]:
-        if not self.path.exists():
-            return []
+        found = path.read_text().splitlines(keepends=True) if path.exists() else []
         # A killed run may have left half a line at the end.
-        return [line for line in self.path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+        kept = [line for line in found if line.endswith("\n") and json.loads(line)["step"] <= step]
+        path.write_text("".join(kept))
 
     def append(self, step: int, tokens: int, values: dict[str, float]) -> None:
         row = {"step": step, "tokens": tokens, **values}
         with open(self.path, "a") as file:
             file.write(json.dumps(row) + "\n")
+
+
+@dataclass(frozen=True)
+class Before:
+    """What an earlier process came to: its last complete checkpoint, and the step, seconds and tokens until then."""
+
+    checkpoint: Path | None = None
+    step: int = 0
+    seconds: float = 0.0
+    tokens: int = 0
+
+    @staticmethod
+    def found(checkpoints: Path, objective: Objective, probe: UsageProbe, steps: int) -> Before:
+        """Restores the objective's weight and the probe too."""
+        checkpoint = _last_complete(checkpoints)
+        if checkpoint is None:
+            return Before()
+        state = json.loads((checkpoint / MARK).read_text())
+        objective.mu = state["mu"]
+        probe.load(checkpoint)
+        log.info("continuing from step %d of %d", state["step"], steps)
+        return Before(checkpoint, int(checkpoint.name.split("-")[1]), state["seconds"], state["tokens"])
+
+
+def _last_complete(checkpoints: Path) -> Path | None:
+    found = sorted(checkpoints.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]), reverse=True)
+    for folder in found:
+        try:
+            json.loads((folder / MARK).read_text())
+            return folder
+        except (OSError, ValueError):
+            shutil.rmtree(folder, ignore_errors=True)
+    return None
 
 
 class Watcher(TrainerCallback):
@@ -52,22 +84,21 @@ class Watcher(TrainerCallback):
 
     def __init__(
         self,
-        curve: Curve,
+        curve: Path,
         report: Report,
         steps: int,
         of_all: int,
-        seconds_before: float,
-        tokens_before: int,
+        before: Before,
         objective: Objective,
         probe: UsageProbe,
     ) -> None:
-        self.curve, self.report, self.steps = curve, report, steps
-        self.tokens, self.of_all = tokens_before, of_all
+        self.curve, self.report, self.steps = Curve(curve, before.step), report, steps
+        self.tokens, self.of_all = before.tokens, of_all
         self.clipped = False
         self.objective, self.probe = objective, probe
         self.sums: dict[str, torch.Tensor] = {}  # terms of the loss since the last row; a checkpoint is made at a row
         self.noted = 0
-        self.seconds_before, self.started = seconds_before, time.monotonic()
+        self.seconds_before, self.started = before.seconds, time.monotonic()
         self.stopped, self.step, self.last_loss = False, 0, math.nan
         self._since: tuple[float, int] | None = None
 
