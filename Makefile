@@ -13,12 +13,13 @@ run: environment
 	$(BIN)/harness run quickstart
 
 test: environment
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_OPTIONS)
 
 check: environment
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+	$(BIN)/python -m pytest tests/test_tree.py
 
 format: environment
 	$(BIN)/ruff check --fix .

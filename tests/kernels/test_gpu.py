@@ -20,7 +20,7 @@ def test_triton_kernels_equal_the_reference_in_the_interpreter():
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_triton_kernels_equal_the_reference_on_a_gpu(dtype):
     from kernels.rank1_experts import rank1_experts, reference

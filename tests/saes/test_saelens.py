@@ -25,6 +25,9 @@ from saes.saelens import Planted, SAELensDictionary, from_saelens, load_pretrain
 from saes.synthetic import recovery  # noqa: E402
 from saes.trainer import Assignment, TrainSettings, train  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
+
 D, D_OUT, N, K = 12, 10, 40, 4
 
 

@@ -14,6 +14,9 @@ import pytest
 from harness.base.errors import HarnessError
 from harness.bench import faults
 
+pytestmark = pytest.mark.slow
+
+
 # The smoke experiment, smaller still: most of a run's seconds are its imports.
 TINY = [
     "smoke",

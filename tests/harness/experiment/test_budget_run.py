@@ -22,6 +22,9 @@ from harness.tables import table
 from harness.training.record import TrainingRecord
 from harness.training.trials import Outcome, Trials
 
+pytestmark = pytest.mark.slow
+
+
 EXPERIMENT = """
 description: Every way to train, at a size that says nothing.
 corpus: {kind: chess, bytes_per_domain: 60_000, vocab_size: 300, sequence_length: 32, plies: 40}

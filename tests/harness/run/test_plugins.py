@@ -12,6 +12,9 @@ import yaml
 
 from harness.tables import folder as results
 
+pytestmark = pytest.mark.slow
+
+
 # Entry-point group → what the one file says.
 FILES = {
     "harness.systems": '''

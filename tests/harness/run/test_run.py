@@ -30,6 +30,9 @@ from harness.tables import folder as results
 from harness.tables.table import SCHEMA_PATH
 from harness.training.dictionaries import load_dictionaries
 
+pytestmark = pytest.mark.slow
+
+
 SYSTEMS = ["unigram", "bigram", "kneser_ney", "dense", "dense+topk", "peer"]
 
 

@@ -210,6 +210,7 @@ MOVES: list[tuple[str, set[str]]] = [
     ("models/grouped.py", {"moex", "moex trial"}),
     ("models/moex.py", {"moex", "moex trial"}),
     ("models/registry.py", SUBJECTS),
+    ("models/trunk.py", SUBJECTS),
     ("models/*", EVERYTHING - {"corpus"}),
     ("saes/__init__.py", DICTIONARIES),
     ("saes/feature_choice.py", NOTHING),  # no such row here

@@ -29,6 +29,8 @@ from harness.tracking.database import database_of, local_uri, ui_command
 from harness.tracking.later import log_results
 from harness.tracking.runs import Tracker, tracker
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass
 class Corpus:

@@ -3,6 +3,7 @@ wide enough to give every concept units of its own. The metric must tell the two
 
 from __future__ import annotations
 
+import pytest
 import torch
 import torch.nn.functional as F
 
@@ -14,6 +15,9 @@ from kernels.codes import Codes
 from models.trunk import Block
 
 from ...conftest import set_entries
+
+pytestmark = pytest.mark.slow
+
 
 CONCEPTS, STEPS, BATCH = 8, 350, 128
 

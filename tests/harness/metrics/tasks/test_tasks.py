@@ -24,6 +24,9 @@ from harness.systems.evaluation import Evaluation
 from harness.systems.system import Site, System
 from kernels.codes import Codes
 
+pytestmark = pytest.mark.slow
+
+
 LENGTH = 64
 
 
