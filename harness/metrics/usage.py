@@ -16,7 +16,7 @@ from harness.base.settings import Strict
 from harness.metrics.metric import register
 from harness.systems.evaluation import Evaluation
 from harness.tables.measurement import Direction, Measurement
-from harness.tables.statistics import unit_bootstrap
+from harness.tables.statistics import proportion_bootstrap
 
 VERSION = 2
 
@@ -58,7 +58,7 @@ def measure(evaluation: Evaluation, options: Options) -> list[Measurement]:
         "share of units",
         direction,
         VERSION,
-        unit_bootstrap(units.astype(float), n_resamples=evaluation.resamples),
+        proportion_bootstrap(units, evaluation.resamples),
         "units",
     )
     plain: Callable[[str, float, str], Measurement] = lambda name, value, unit: Measurement(  # noqa: E731

@@ -6,7 +6,7 @@ import json
 import logging
 import time
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import psutil
 import torch
@@ -120,7 +120,7 @@ def _step_seconds(subject: SubjectSpec, experiment: Experiment, device: str) -> 
     seconds = []
     for _ in range(1 + _STEPS):
         started = time.perf_counter()
-        objective(cast(Any, model), ids, ids).backward()
+        objective(model, ids, ids).backward()
         clip_gradients(model.parameters(), training.clip)
         optimizer.step()
         optimizer.zero_grad()

@@ -15,12 +15,13 @@ from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from kernels.codes import Codes, Edit, ReadWrite, token_rows
 from models.feed_forward import FeedForward, Tap
+from models.trunk import TrunkForCausalLM
 
 Point = Literal["mlp_out", "resid_post", "mlp"]
+_BLOCK = 1 << 22  # strengths side by side at a time
 
 
 class Site(NamedTuple):
@@ -41,6 +42,29 @@ class Encoded:
     codes: Codes
     strengths: Tensor
 
+    def strongest(self, k: int) -> Tensor:
+        """Entries that are among the k strongest of their token and carry anything at all. `[nnz]` bool.
+
+        What systems are matched on: a gelu neuron never falls silent, a latent does.
+        """
+        codes, strengths = self.codes, self.strengths
+        kept = strengths > 0
+        width = int(codes.row_lengths().max()) if codes.n_tokens else 0
+        if width <= k:
+            return kept
+        tokens = max(1, _BLOCK // width)
+        for start in range(0, codes.n_tokens, tokens):
+            indptr = codes.indptr[start : start + tokens + 1]
+            first, last = int(indptr[0]), int(indptr[-1])
+            row = torch.repeat_interleave(indptr.diff(), output_size=last - first)
+            place = torch.arange(first, last, device=row.device) - indptr[row]
+            block = strengths.new_full((len(indptr) - 1, width), -1.0)
+            block[row, place] = strengths[first:last]
+            chosen = torch.zeros_like(block, dtype=torch.bool)
+            chosen.scatter_(1, block.topk(k, dim=1).indices, True)
+            kept[first:last] &= chosen[row, place]
+        return kept
+
 
 class System:
     """A subject and its decomposition: a row of the table.
@@ -48,14 +72,11 @@ class System:
     dictionaries: what was grafted on, by site; None for a subject whose own units are read at every layer.
     """
 
-    def __init__(self, name: str, model: PreTrainedModel, dictionaries: Mapping[Site, ReadWrite] | None) -> None:
+    def __init__(self, name: str, model: TrunkForCausalLM, dictionaries: Mapping[Site, ReadWrite] | None) -> None:
         self.name, self.model, self.native = name, model, dictionaries is None
-        self.layers = cast(nn.ModuleList, cast(Any, model).model.layers)
+        self.layers = model.model.layers
         if dictionaries is None:
-            dictionaries = {
-                Site(index, "mlp_out"): cast(ReadWrite, cast(Any, layer).feed_forward)
-                for index, layer in enumerate(self.layers)
-            }
+            dictionaries = {Site(index, "mlp_out"): layer for index, layer in enumerate(model.feed_forwards())}
         self.decomposition: dict[Site, ReadWrite] = dict(sorted(dictionaries.items()))
 
     @property

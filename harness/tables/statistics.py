@@ -81,6 +81,15 @@ def unit_bootstrap(
     return document_bootstrap(values * weights, weights, n_resamples, seed)
 
 
+def proportion_bootstrap(flags: np.ndarray, n_resamples: int = N_RESAMPLES, seed: int = 0) -> np.ndarray:
+    """What `unit_bootstrap` gives of `flags` `[units]` bool, drawn as what it is: a binomial. Of a million units too.
+
+    Nothing is paired: resample b of one system has nothing to do with resample b of another.
+    """
+    n = len(flags)
+    return np.random.default_rng([seed, n]).binomial(n, np.mean(flags), n_resamples) / n
+
+
 def _unbiased(replicates: np.ndarray, value: float) -> np.ndarray:
     """The replicates, moved by twice the bias that they show.
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import os
 import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
+
+from harness.base.files import locked
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -62,7 +62,9 @@ def connect(uri: str, store: Path, name: str) -> tuple[MlflowClient, str]:
     # two processes that migrate a new database at once one fails, or breaks it for good.
     database = database_of(uri)
     place = (database.parent / "artifacts" / name).as_uri() if database else None
-    with _locked(database.with_name(f"{database.name}.lock")) if database else contextlib.nullcontext():
+    if database:
+        database.parent.mkdir(parents=True, exist_ok=True)
+    with locked(database.with_name(f"{database.name}.lock")) if database else contextlib.nullcontext():
         if database and not database.exists():
             _create(database)
         client = MlflowClient(uri)
@@ -102,11 +104,3 @@ def process_runs(pid: int, started: float) -> bool:
         return process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - started) < 2
     except psutil.NoSuchProcess:
         return False
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

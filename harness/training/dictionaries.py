@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from harness.base.errors import HarnessError, Interrupted
 from harness.base.progress import Report
@@ -22,6 +21,7 @@ from harness.training.dictionary_record import DictionaryRecord, SiteOutcome
 from harness.training.end_to_end import FORWARD_PASSES, EndToEnd, NativeStream
 from kernels import dispatch
 from kernels.codes import ReadWrite
+from models.trunk import TrunkForCausalLM
 from saes import stored
 from saes.activations import Activations
 from saes.dictionary import Dictionary
@@ -48,7 +48,7 @@ class Job:
 
 def train_dictionaries(
     jobs: Mapping[str, Job],
-    model: PreTrainedModel,
+    model: TrunkForCausalLM,
     split: PackedSplit,
     held_out: PackedSplit,
     settings: TrainSettings,
@@ -76,7 +76,7 @@ def train_dictionaries(
         if STOP.requested:
             raise Interrupted("stopped while training dictionaries; run the same command to continue")
 
-    flops = float(cast(Any, model).forward_flops_per_token(split.length))
+    flops = float(model.forward_flops_per_token(split.length))
     stream: Any = settings.stream(of_training, len(split), split.length)
     objective: LearnerObjective | None = None
     if settings.objective == "end_to_end":
@@ -136,7 +136,7 @@ def _record(
 
 
 def import_dictionaries(
-    source: Pretrained, sites: tuple[Site, ...], folder: Path, model: PreTrainedModel, held_out: PackedSplit
+    source: Pretrained, sites: tuple[Site, ...], folder: Path, model: TrunkForCausalLM, held_out: PackedSplit
 ) -> None:
     """Copies dictionaries that others trained into `folder/<site>/`, as `train_dictionaries` leaves its own, and
     measures them on the same held-out tokens.
@@ -144,7 +144,7 @@ def import_dictionaries(
     Raises HarnessError when a width differs from the subject's, a folder holds no dictionary, or one that was trained
     here was trained on another subject.
     """
-    width = cast(Any, model).config.d_model
+    width = model.config.d_model
     loaded: dict[Site, Dictionary] = {}
     subject = trained_on.fingerprint(model)
     try:

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from harness.systems.collecting import native_run, watched
 from harness.systems.system import Site
+from models.trunk import TrunkForCausalLM
 from saes.activations import Activations, ActivationStream
 from saes.learner import Learner
 from saes.training_dictionary import StepResult
@@ -53,7 +53,7 @@ class NativeStream:
     """
 
     stream: ActivationStream
-    model: PreTrainedModel
+    model: TrunkForCausalLM
     split: PackedSplit
     sites: frozenset[Site]
 
@@ -78,7 +78,7 @@ class NativeStream:
 class EndToEnd:
     """The objective (see `saes.trainer.Objective`). rows: names of the learners that are spliced in together."""
 
-    def __init__(self, model: PreTrainedModel, rows: Sequence[Sequence[str]]) -> None:
+    def __init__(self, model: TrunkForCausalLM, rows: Sequence[Sequence[str]]) -> None:
         self.model, self.rows = model.requires_grad_(False), rows
 
     def __call__(self, learners: Mapping[str, Learner], native: NativeBatch) -> Iterator[tuple[str, StepResult]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 from harness.training.config import Distillation, Floor, Sparsity, StrengthL1, TrainingConfig
 from kernels.codes import Codes
 from models.feed_forward import FeedForward, Tap
+from models.trunk import TrunkForCausalLM
 
 # The share of a token's strength that strength-L0 counts units up to, as in harness/metrics/sparsity.py.
 SHARE = 0.95
@@ -45,7 +46,7 @@ class Objective:
         if isinstance(self.config.target, Floor):
             self.mu = self.config.target.mu
 
-    def __call__(self, model: PreTrainedModel, input_ids: Tensor, labels: Tensor) -> Tensor:
+    def __call__(self, model: TrunkForCausalLM, input_ids: Tensor, labels: Tensor) -> Tensor:
         """input_ids and labels `[batch, T]` -> 0-d. With a floor, also moves μ by its step of dual ascent."""
         target, sparsity = self.config.target, self.config.sparsity
         with recorded_strengths(model) if sparsity is not None else contextlib.nullcontext([]) as strengths:
@@ -70,10 +71,10 @@ class Objective:
             loss = target.alpha * target.temperature**2 * terms["kl"] + (1 - target.alpha) * cross_entropy + penalty
         else:
             loss = cross_entropy + penalty
-        auxiliary = cast(Any, model).auxiliary_loss()
+        auxiliary = model.auxiliary_loss()
         if auxiliary is not None:
             terms["auxiliary"] = auxiliary
-            terms |= {f"auxiliary/{name}": term for name, term in cast(Any, model).auxiliary_losses().items()}
+            terms |= {f"auxiliary/{name}": term for name, term in model.auxiliary_losses().items()}
             loss = loss + auxiliary
         terms["objective"] = loss
         self.terms = {name: term.detach() for name, term in terms.items()}
@@ -106,10 +107,10 @@ class Strengths:
 
 
 @contextlib.contextmanager
-def recorded_strengths(model: PreTrainedModel) -> Iterator[list[Strengths]]:
+def recorded_strengths(model: TrunkForCausalLM) -> Iterator[list[Strengths]]:
     """While the block runs, every layer's strengths of the last forward are appended to the list."""
     found: list[Strengths] = []
-    layers: list[FeedForward] = cast(Any, model).feed_forwards()
+    layers = model.feed_forwards()
 
     def recording(layer: FeedForward) -> Tap:
         def record(codes: Codes, x: Tensor) -> Codes:
@@ -171,8 +172,8 @@ def sequence(split: Any, index: int) -> Tensor:
 
 def forward_flops_per_token(model: PreTrainedModel, sequence_length: int) -> float:
     """A subject's own count; of any other model what torch's counter sees of one sequence."""
-    if hasattr(model, "forward_flops_per_token"):
-        return float(cast(Any, model).forward_flops_per_token(sequence_length))
+    if isinstance(model, TrunkForCausalLM):
+        return float(model.forward_flops_per_token(sequence_length))
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from harness.training.objective import recorded_strengths, sequence
+from models.trunk import TrunkForCausalLM
 
 PROBES = 20  # in a whole training: they cost little beside it
 SEQUENCES = 4
@@ -27,7 +27,7 @@ class UsageProbe:
         self.used: list[Tensor] = []  # one [n_units] bool for each layer, once something was measured
 
     @torch.no_grad()
-    def measure(self, model: PreTrainedModel) -> dict[str, float]:
+    def measure(self, model: TrunkForCausalLM) -> dict[str, float]:
         """On the probe's sequences, in inference mode:
 
         - l0: units per token and layer;

@@ -27,6 +27,7 @@ from harness.training.probe import UsageProbe
 from harness.training.record import CURVE_FILE, TrainingRecord
 from harness.training.watcher import Before, Watcher
 from kernels import dispatch
+from models.trunk import TrunkForCausalLM
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
@@ -45,7 +46,7 @@ class Teacher:
 
 
 def train_subject(
-    model: PreTrainedModel,
+    model: TrunkForCausalLM,
     config: TrainingConfig,
     split: PackedSplit,
     *,
@@ -74,7 +75,7 @@ def train_subject(
     memory = DeviceMemory.watch(device, model, *([teacher.model] if teacher else []))
     sequences = Sequences(split, steps * config.batch_sequences, seed)
     watcher = Watcher(work / CURVE_FILE, report, steps, len(sequences) * split.length, before, objective, probe)
-    optimizer = MuonAdamW(model, model.parameter_roles(), config)  # pyright: ignore[reportCallIssue]
+    optimizer = MuonAdamW(model, model.parameter_roles(), config)
     trainer = _Trainer(
         objective=objective,
         watcher=watcher,
@@ -155,15 +156,15 @@ def _taught(config: TrainingConfig, teacher: Teacher | None, length: int, tokens
     return teacher.training_flops + passes
 
 
-def _size(model: PreTrainedModel, length: int) -> dict[str, Any]:
+def _size(model: TrunkForCausalLM, length: int) -> dict[str, Any]:
     return {
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "active_parameters": model.active_parameters(),  # pyright: ignore[reportCallIssue]
+        "active_parameters": model.active_parameters(),
         "forward_flops_per_token": forward_flops_per_token(model, length),
     }
 
 
-def save_untrained(model: PreTrainedModel, sequence_length: int, work: Path) -> TrainingRecord:
+def save_untrained(model: TrunkForCausalLM, sequence_length: int, work: Path) -> TrainingRecord:
     """The control that was never trained: leaves what `train_subject` leaves, with an empty curve."""
     model.save_pretrained(work / "model")
     (work / CURVE_FILE).write_text("")

@@ -9,14 +9,11 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from harness.base.errors import HarnessError
 from harness.corpus.tokenizer import shown
 from harness.systems.evaluation import Evaluation
 from harness.systems.system import Encoded
-
-_CHUNK = 1 << 22  # entries of a dense block
 
 
 @dataclass(frozen=True)
@@ -101,7 +98,7 @@ class Firings:
         """A unit fires on a token where it is among its `strongest` units: a gelu neuron never falls silent, and this
         reads it at the same L0 as everything else."""
         codes = encoded.codes
-        kept = strongest_entries(encoded, strongest)
+        kept = encoded.strongest(strongest)
         token, unit = codes.token_of_entry()[kept].numpy(), codes.units[kept].numpy()
         order = np.argsort(unit, kind="stable")  # tokens ascend within a unit
         unit, token, strength = unit[order], token[order], encoded.strengths[kept].float().numpy()[order]
@@ -150,24 +147,3 @@ class Firings:
         tokens, _ = self.of_column(column)
         found = [columns[starts[token] : starts[token + 1]] for token in tokens]
         return np.bincount(np.concatenate(found), minlength=len(self.units))
-
-
-def strongest_entries(encoded: Encoded, strongest: int) -> Tensor:
-    """Entries that are among the `strongest` of their token and carry anything at all. `[nnz]` bool"""
-    codes, strengths = encoded.codes, encoded.strengths
-    kept = strengths > 0
-    width = int(codes.row_lengths().max()) if codes.n_tokens else 0
-    if width <= strongest:
-        return kept
-    for start in range(0, codes.n_tokens, max(1, _CHUNK // width)):
-        stop = min(start + max(1, _CHUNK // width), codes.n_tokens)
-        first, last = int(codes.indptr[start]), int(codes.indptr[stop])
-        lengths = codes.indptr[start : stop + 1].diff()
-        row = torch.repeat_interleave(lengths, output_size=last - first)
-        place = torch.arange(first, last) - codes.indptr[start:stop][row]
-        block = strengths.new_full((stop - start, width), -1.0)
-        block[row, place] = strengths[first:last]
-        chosen = torch.zeros_like(block, dtype=torch.bool)
-        chosen.scatter_(1, block.topk(strongest, dim=1).indices, True)
-        kept[first:last] &= chosen[row, place]
-    return kept

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from scipy import sparse
 
 from harness.systems.system import Encoded, Site
@@ -92,30 +91,10 @@ class Chosen:
 
 
 def strongest(encoded: Encoded, active: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """token, unit, value, strength of the `active` strongest entries of every token, zero strengths left out.
-
-    This is what systems are matched on: a gelu neuron never falls silent, a latent does.
-    """
-    codes, strengths = encoded.codes, encoded.strengths
-    token = codes.token_of_entry()
-    if codes.nnz * 8 > codes.n_tokens * codes.n_units:  # nearly dense: a table is quicker than sorting
-        place = codes.units + token * codes.n_units
-        table = strengths.new_zeros(codes.n_tokens * codes.n_units)
-        table[place] = strengths
-        top, unit = table.view(codes.n_tokens, -1).topk(min(active, codes.n_units), dim=1)
-        kept = top > 0
-        token = kept.nonzero()[:, 0]
-        unit = unit[kept]
-        entry = torch.searchsorted(place, token * codes.n_units + unit)
-        found = token, unit, codes.values[entry], top[kept]
-    else:
-        order = strengths.argsort(descending=True, stable=True)
-        order = order[token[order].argsort(stable=True)]
-        rank = torch.arange(codes.nnz, device=token.device) - codes.indptr[token]
-        kept = order[rank < active]
-        kept = kept[strengths[kept] > 0]
-        found = token[kept], codes.units[kept], codes.values[kept], strengths[kept]
-    token, unit, value, strength = (part.detach().cpu().numpy() for part in found)
+    """token, unit, value, strength of the `active` strongest entries of every token."""
+    codes, kept = encoded.codes, encoded.strongest(active)
+    columns = codes.token_of_entry()[kept], codes.units[kept], codes.values[kept], encoded.strengths[kept]
+    token, unit, value, strength = (column.detach().cpu().numpy() for column in columns)
     return token, unit, value, strength
 
 

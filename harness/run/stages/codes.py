@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from transformers import PreTrainedModel
-
 from harness.base.progress import stage_progress
 from harness.corpus import Corpus
 from harness.run.numerics import Numerics
@@ -18,6 +16,7 @@ from harness.systems.evaluation import Evaluation, encode_split, read_codes
 from harness.systems.system import Site, System
 from kernels import dispatch
 from kernels.codes import ReadWrite
+from models.trunk import TrunkForCausalLM
 
 if TYPE_CHECKING:
     from harness.experiment.schema import EvaluationConfig
@@ -42,7 +41,7 @@ def stage(name: str, evaluation: EvaluationConfig, numerics: Numerics, upstream:
 
 def evaluation_of(
     name: str,
-    model: PreTrainedModel,
+    model: TrunkForCausalLM,
     grafts: Mapping[Site, ReadWrite] | None,
     corpus: Corpus,
     config: EvaluationConfig,

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from transformers import PreTrainedModel
-
 from harness.base.files import digest
 from harness.base.progress import stage_progress
 from harness.corpus import Corpus
@@ -18,6 +16,7 @@ from harness.store.stages import Stage
 from harness.systems.system import Site
 from harness.training.dictionaries import Job, import_dictionaries, load_dictionaries, train_dictionaries
 from kernels.codes import ReadWrite
+from models.trunk import TrunkForCausalLM
 from saes.pretrained import Pretrained
 
 if TYPE_CHECKING:
@@ -56,7 +55,7 @@ def learnt_together(one: DictionarySpec, other: DictionarySpec) -> bool:
 
 
 def produce(
-    wanted: Mapping[str, WantedDictionaries], model: PreTrainedModel, corpus: Corpus, seed: int, label: str
+    wanted: Mapping[str, WantedDictionaries], model: TrunkForCausalLM, corpus: Corpus, seed: int, label: str
 ) -> None:
     """Leaves every row's dictionaries in its folder. `wanted` by stage key: rows that are `learnt_together`, or one.
 

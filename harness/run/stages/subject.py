@@ -24,6 +24,7 @@ from harness.training.objective import dev_cross_entropy
 from harness.training.record import TrainingRecord
 from harness.training.subject import Teacher, save_untrained, train_subject
 from harness.training.trials import Outcome, Trials, trial_config
+from models.trunk import TrunkForCausalLM
 
 if TYPE_CHECKING:
     from harness.experiment.rows import SubjectSpec
@@ -119,7 +120,7 @@ class Start:
     numerics: Numerics
     dense: Path | None
 
-    def model(self) -> PreTrainedModel:
+    def model(self) -> TrunkForCausalLM:
         """Freshly initialised, or made of the dense one, on the device."""
         if self.dense is not None:
             made: Any = upcycling.initial(self.spec.architecture, self.spec.settings, self.dense / "model", self.seed)
@@ -165,9 +166,11 @@ def produce_trial(start: Start, training: TrainingConfig, label: str, work: Path
     outcome.save(work)
 
 
-def read(folder: Path, device: str) -> PreTrainedModel:
+def read(folder: Path, device: str) -> TrunkForCausalLM:
     """The trained subject, in evaluation mode."""
-    return _loaded(folder / "model", device).eval()
+    model = _loaded(folder / "model", device)
+    assert isinstance(model, TrunkForCausalLM)
+    return model.eval()
 
 
 def read_teacher(folder: Path, device: str) -> Teacher:
@@ -187,7 +190,7 @@ def _loaded(folder: Path, device: str) -> PreTrainedModel:
 
 def _train(
     start: Start, training: TrainingConfig, label: str, work: Path, teacher: Teacher | None = None
-) -> PreTrainedModel:
+) -> TrunkForCausalLM:
     model = start.model()
     with stage_progress(label) as report:
         train_subject(

@@ -3,7 +3,13 @@ import pytest
 
 from harness.tables import statistics
 from harness.tables.measurement import Measurement
-from harness.tables.statistics import document_bootstrap, interval, paired_difference, unit_bootstrap
+from harness.tables.statistics import (
+    document_bootstrap,
+    interval,
+    paired_difference,
+    proportion_bootstrap,
+    unit_bootstrap,
+)
 
 
 def figure(value, replicates=None, name="loss/x", version=1):
@@ -186,3 +192,14 @@ def test_correcting_the_bias_moves_no_interval_of_an_unbiased_figure() -> None:
     low, high = np.quantile(replicates, [0.025, 0.975])
     found = interval([replicates + 3], [3.0])
     assert (found.low, found.high) == pytest.approx((low + 3, high + 3))
+
+
+def test_a_proportion_is_resampled_as_a_binomial_is_without_resampling_its_units():
+    flags = np.arange(400) % 10 == 0
+    drawn, slow = proportion_bootstrap(flags, 20_000), unit_bootstrap(flags.astype(float), n_resamples=20_000)
+    assert drawn.mean() == pytest.approx(0.1, abs=5e-4)
+    assert drawn.std() == pytest.approx(slow.std(), rel=0.03)
+    assert np.quantile(drawn, [0.025, 0.975]) == pytest.approx(np.quantile(slow, [0.025, 0.975]), abs=0.003)
+    assert set(proportion_bootstrap(np.zeros(7, bool), 100)) == {0.0}
+    assert set(proportion_bootstrap(np.ones(7, bool), 100)) == {1.0}
+    assert np.array_equal(proportion_bootstrap(flags, 100), proportion_bootstrap(flags, 100))

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from harness.base.errors import HarnessError
-from harness.metrics.autointerp.firings import Firings, Text, explaining_documents, strongest_entries
+from harness.metrics.autointerp.firings import Firings, Text, explaining_documents
 from harness.systems.system import Encoded
 from kernels.codes import Codes
 
@@ -26,11 +26,11 @@ def encoded(strengths: torch.Tensor) -> Encoded:
 
 def test_a_unit_fires_where_it_is_among_the_strongest_of_a_token() -> None:
     made = encoded(torch.tensor([[1.0, -5.0, 2.0, 0.0], [0.0, 0.0, 3.0, 0.0], [4.0, 3.0, 2.0, 1.0]]))
-    kept = strongest_entries(made, 2)
+    kept = made.strongest(2)
     assert list(zip(made.codes.token_of_entry()[kept].tolist(), made.codes.units[kept].tolist(), strict=True)) == [
         (0, 1), (0, 2), (1, 2), (2, 0), (2, 1),
     ]  # fmt: skip
-    assert strongest_entries(made, 4).all()
+    assert made.strongest(4).all()
 
 
 def test_every_unit_has_its_tokens_and_strengths_whatever_its_number() -> None:
