@@ -7,12 +7,19 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from harness.base.errors import HarnessError
 from harness.base.files import store_root
+
+if TYPE_CHECKING:
+    from harness.run.numerics import Numerics
+    from harness.run.plan import Plan
+    from harness.store.stages import Store
+    from harness.tables.table import Table
 
 # Torch's threads would spin after every operation, on cores that the numba kernels and other processes want next: with
 # two of each on two cores training took several times as long. Read by OpenMP when torch is first imported.
@@ -296,7 +303,7 @@ def main() -> None:
     sys.exit(code or 0)
 
 
-def _numerics(device: str, dtype: str) -> Any:
+def _numerics(device: str, dtype: str) -> Numerics:
     import torch
 
     from harness.base.errors import BadInput
@@ -320,13 +327,13 @@ def _numerics(device: str, dtype: str) -> Any:
     return Numerics(device, dtype, torch.get_num_threads())
 
 
-def _on_early_sigterm(_signal: int, _frame: Any) -> None:
+def _on_early_sigterm(_signal: int, _frame: FrameType | None) -> None:
     """While libraries are imported, which may swallow an exception; nothing is written yet."""
     log.error("error: stopped before anything ran; run the same command to start")
     os._exit(75)
 
 
-def _on_sigterm(_signal: int, _frame: Any) -> None:
+def _on_sigterm(_signal: int, _frame: FrameType | None) -> None:
     """First: train to the next point of the curve, write a checkpoint, exit 75. Again, or when nothing trains: at once.
 
     Where a library swallows the exception, the end of the stage is where the run stops.
@@ -340,7 +347,7 @@ def _on_sigterm(_signal: int, _frame: Any) -> None:
         raise Interrupted("stopped; run the same command to continue")
 
 
-def _print_plan(plan: Any, store: Any) -> None:
+def _print_plan(plan: Plan, store: Store) -> None:
     stages = plan.stages()
     missing = [stage for stage in stages if store.finished(stage) is None]
     for stage in stages:
@@ -348,7 +355,7 @@ def _print_plan(plan: Any, store: Any) -> None:
     _say(f"{len(stages) - len(missing)} of {len(stages)} stages are stored; nothing was run")
 
 
-def _show(table: Any) -> None:
+def _show(table: Table) -> None:
     from rich.console import Console
 
     from harness.tables.text import render

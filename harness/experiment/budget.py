@@ -26,7 +26,6 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -335,7 +334,7 @@ def _solve(spec: SystemSpec, total: float, experiment: Experiment) -> tuple[Syst
 def _free(spec: SystemSpec, experiment: Experiment) -> tuple[str, int, Callable[[int], SystemSpec]]:
     """Name of the free quantity, its value, and the system with another."""
     subject, dictionary = spec.subject, spec.dictionary
-    config: Any = models.ARCHITECTURES[subject.architecture].config(**subject.settings)
+    config = models.ARCHITECTURES[subject.architecture].config(**subject.settings)
     sizes = [name for name in type(config).settings() if isinstance(getattr(config, name), int)]
     if subject.origin is not None:
         sizes = [name for name in sizes if name not in upcycling.DECIDED]

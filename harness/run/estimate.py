@@ -6,10 +6,10 @@ import json
 import logging
 import time
 from dataclasses import dataclass
-from typing import Any
 
 import psutil
 import torch
+from torch import nn
 
 import models
 from harness.experiment.budget import Line, size_of
@@ -107,12 +107,13 @@ def _speed(
 def _step_seconds(subject: SubjectSpec, experiment: Experiment, device: str) -> float:
     corpus, training = experiment.corpus, subject.training
     torch.manual_seed(0)
-    model: Any = models.build(
+    model = models.build(
         subject.architecture,
         **subject.settings,
         vocab_size=corpus.vocab_size,
         max_position_embeddings=corpus.sequence_length,
-    ).to(device)  # pyright: ignore[reportArgumentType]
+    )
+    nn.Module.to(model, device)
     plain = training.model_copy(update={"target": type(training).model_fields["target"].default})
     objective = Objective(plain)
     optimizer = MuonAdamW(model, model.parameter_roles(), training)

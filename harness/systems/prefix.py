@@ -45,7 +45,7 @@ class Prefix:
     def __init__(self, system: System, tokens: Tensor) -> None:
         """tokens `[length]`."""
         self.system, self.tokens = system, tokens
-        self._model: Any = system.model
+        self._model = system.model
         self._layers = list(system.layers)
         # What layers leave behind for later ones (the routing of a group's first) has to be of the same variants.
         self._whole = self._model.model.shared is not None

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
@@ -28,7 +28,7 @@ from saes.dictionary import Dictionary
 from saes.pretrained import Pretrained
 from saes.quality import at_inference
 from saes.trained import CurveRow, Trained
-from saes.trainer import Assignment, LearnerObjective, TrainSettings, train
+from saes.trainer import Assignment, Batches, LearnerObjective, TrainSettings, train
 from saes.training_dictionary import DictionaryConfig
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def train_dictionaries(
             raise Interrupted("stopped while training dictionaries; run the same command to continue")
 
     flops = float(model.forward_flops_per_token(split.length))
-    stream: Any = settings.stream(of_training, len(split), split.length)
+    stream: Batches = settings.stream(of_training, len(split), split.length)
     objective: LearnerObjective | None = None
     if settings.objective == "end_to_end":
         stream = NativeStream(stream, model, split, frozenset(cast(set[Site], wanted)))

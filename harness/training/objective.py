@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +20,9 @@ from harness.training.config import Distillation, Floor, Sparsity, StrengthL1, T
 from kernels.codes import Codes
 from models.feed_forward import FeedForward, Tap
 from models.trunk import TrunkForCausalLM
+
+if TYPE_CHECKING:
+    from harness.corpus import PackedSplit
 
 # The share of a token's strength that strength-L0 counts units up to, as in harness/metrics/sparsity.py.
 SHARE = 0.95
@@ -152,7 +155,7 @@ def sparsity_loss(layers: list[Strengths], config: Sparsity) -> Tensor:
 
 
 @torch.no_grad()
-def dev_cross_entropy(model: PreTrainedModel, dev: Any) -> float:
+def dev_cross_entropy(model: PreTrainedModel, dev: PackedSplit) -> float:
     """Mean next-token cross entropy, nats per token, on the first 64 sequences of the dev split (float64 sum)."""
     training = model.training
     model.eval()
@@ -165,7 +168,7 @@ def dev_cross_entropy(model: PreTrainedModel, dev: Any) -> float:
     return total / count
 
 
-def sequence(split: Any, index: int) -> Tensor:
+def sequence(split: PackedSplit, index: int) -> Tensor:
     """`[T]` int64; a copy, since the file behind a split is read-only."""
     return torch.tensor(split.input_ids(index), dtype=torch.long)
 

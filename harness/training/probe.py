@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -12,6 +12,9 @@ from torch import Tensor
 
 from harness.training.objective import recorded_strengths, sequence
 from models.trunk import TrunkForCausalLM
+
+if TYPE_CHECKING:
+    from harness.corpus import PackedSplit
 
 PROBES = 20  # in a whole training: they cost little beside it
 SEQUENCES = 4
@@ -22,7 +25,7 @@ class UsageProbe:
     """`measure` adds to which units were ever seen to fire, so what it says depends on the probes before: `save` and
     `load` keep them with a checkpoint."""
 
-    def __init__(self, split: Any) -> None:
+    def __init__(self, split: PackedSplit) -> None:
         self.input_ids = torch.stack([sequence(split, index) for index in range(min(SEQUENCES, len(split)))])
         self.used: list[Tensor] = []  # one [n_units] bool for each layer, once something was measured
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from harness.base.errors import BadInput
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 PREFIX = "hf:"
 _WEIGHTS = "*.safetensors"
@@ -41,7 +44,7 @@ def digest_of(folder: Path) -> str:
     return total.hexdigest()
 
 
-def check_tokenizer(folder: Path, tokenizer: Any, row: str) -> None:
+def check_tokenizer(folder: Path, tokenizer: PreTrainedTokenizerFast, row: str) -> None:
     """Raises BadInput where teacher and student do not read the same tokens: KL compares them one by one."""
     from transformers import AutoTokenizer
 

@@ -15,7 +15,7 @@ import torch
 import models
 from harness.training.record import TrainingRecord
 from models.config import TrunkConfig
-from models.dense import DenseForCausalLM
+from models.dense import DenseConfig, DenseForCausalLM
 from models.moex import MoexForCausalLM, upcycle
 
 # What the dense model decides; the rest are the subject's own settings.
@@ -33,11 +33,12 @@ def completed(
         raise ValueError(f"{architecture} cannot be upcycled (allowed: {', '.join(can)})")
     if not issubclass(source.model_class, DenseForCausalLM):
         raise ValueError(f"{dense} is not dense: only a dense subject can be upcycled")
-    from_: Any = source.config(**dense_settings)
+    from_ = source.config(**dense_settings)
+    assert isinstance(from_, DenseConfig)
     if from_.activation not in ("gelu", "relu"):
         raise ValueError(f"a dense model of activation {from_.activation!r} cannot be upcycled: use one of gelu, relu")
     settings = {"d_expert": from_.d_ff, **settings}
-    config: Any = chosen.config(**settings)
+    config = chosen.config(**settings)
     for name, theirs in {"d_expert": from_.d_ff, "activation": from_.activation}.items():
         if getattr(config, name) != theirs:
             raise ValueError(f"{name} = {getattr(config, name)!r}, but the dense model has {theirs!r}; they must agree")
@@ -50,7 +51,7 @@ def completed(
 def initial(architecture: str, settings: dict[str, Any], dense: Path, seed: int) -> MoexForCausalLM:
     """The subject before its own training, from the dense model saved in the folder `dense`."""
     torch.manual_seed(seed)  # a linear router starts at random
-    config: Any = models.ARCHITECTURES[architecture].config(**settings)
+    config = models.ARCHITECTURES[architecture].config(**settings)
     own = {name: getattr(config, name) for name in type(config).settings() if name not in DECIDED}
     generator = torch.Generator().manual_seed(seed)
     return upcycle(DenseForCausalLM.from_pretrained(dense), generator=generator, **own)

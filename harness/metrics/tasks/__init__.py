@@ -30,6 +30,7 @@ from harness.metrics.tasks import examples
 from harness.systems.evaluation import Evaluation
 from harness.tables.measurement import Measurement
 from harness.tables.statistics import document_bootstrap, unit_bootstrap
+from kernels.codes import Codes
 
 VERSION = 3
 log = logging.getLogger(__name__)
@@ -93,7 +94,7 @@ def measure(evaluation: Evaluation, options: Options) -> list[Measurement]:
     return found
 
 
-def _unchanged(codes: Any) -> Any:
+def _unchanged(codes: Codes) -> Codes:
     return codes
 
 

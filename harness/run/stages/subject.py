@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 import models
@@ -122,19 +123,21 @@ class Start:
 
     def model(self) -> TrunkForCausalLM:
         """Freshly initialised, or made of the dense one, on the device."""
+        spec, text = self.spec, self.corpus
         if self.dense is not None:
-            made: Any = upcycling.initial(self.spec.architecture, self.spec.settings, self.dense / "model", self.seed)
+            made = upcycling.initial(spec.architecture, spec.settings, self.dense / "model", self.seed)
         else:
             torch.manual_seed(self.seed)
             made = models.build(
-                self.spec.architecture,
-                **self.spec.settings,
-                vocab_size=self.corpus.info.vocab_size,
-                max_position_embeddings=self.corpus.train.length,
-                bos_token_id=self.corpus.info.end_of_text,
-                eos_token_id=self.corpus.info.end_of_text,
+                spec.architecture,
+                **spec.settings,
+                vocab_size=text.info.vocab_size,
+                max_position_embeddings=text.train.length,
+                bos_token_id=text.info.end_of_text,
+                eos_token_id=text.info.end_of_text,
             )
-        return made.to(self.numerics.device)
+        nn.Module.to(made, self.numerics.device)
+        return made
 
 
 def produce(start: Start, teacher: Teacher | None, trials: Trials | None, label: str, work: Path) -> None:
