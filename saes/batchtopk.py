@@ -11,7 +11,7 @@ from kernels.sparse_dictionary import decode_rows, encode_batch_topk
 from saes.dictionary import Weights
 from saes.registry import register
 from saes.thresholds import JumpReLU, one_threshold
-from saes.training_dictionary import DictionaryConfig, Selected, TrainingDictionary
+from saes.training_dictionary import DictionaryConfig, Selected, Shape, TrainingDictionary
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,10 +19,8 @@ class BatchTopKConfig(DictionaryConfig):
     """Batch top-k with aux_k, the baseline that Mutual Choice is compared with. At inference one global threshold, set
     on held-out tokens so that k latents fire per token; saved as jumprelu. k need not be whole."""
 
-    def build(
-        self, d_in: int, d_out: int, generator: torch.Generator, transcoder: bool = False, skip: bool = False
-    ) -> TrainingBatchTopK:
-        return TrainingBatchTopK(self, d_in, d_out, generator, transcoder, skip)
+    def build(self, shape: Shape, generator: torch.Generator) -> TrainingBatchTopK:
+        return TrainingBatchTopK(self, shape, generator)
 
 
 class TrainingBatchTopK(TrainingDictionary):

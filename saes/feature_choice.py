@@ -13,7 +13,7 @@ from saes.dictionary import Weights
 from saes.mutual_choice import MutualChoiceConfig, TrainingMutualChoice
 from saes.registry import register
 from saes.thresholds import JumpReLU, threshold_per_latent
-from saes.training_dictionary import Selected
+from saes.training_dictionary import Selected, Shape
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,10 +35,8 @@ class FeatureChoiceConfig(MutualChoiceConfig):
         if not 0 < self.mutual_choice_share < 1:
             raise ValueError(f"mutual_choice_share {self.mutual_choice_share}: must be above 0 and below 1")
 
-    def build(
-        self, d_in: int, d_out: int, generator: torch.Generator, transcoder: bool = False, skip: bool = False
-    ) -> TrainingFeatureChoice:
-        return TrainingFeatureChoice(self, d_in, d_out, generator, transcoder, skip)
+    def build(self, shape: Shape, generator: torch.Generator) -> TrainingFeatureChoice:
+        return TrainingFeatureChoice(self, shape, generator)
 
 
 class TrainingFeatureChoice(TrainingMutualChoice):
@@ -49,13 +47,10 @@ class TrainingFeatureChoice(TrainingMutualChoice):
     def __init__(
         self,
         config: FeatureChoiceConfig,
-        d_in: int,
-        d_out: int,
+        shape: Shape,
         generator: torch.Generator,
-        transcoder: bool = False,
-        skip: bool = False,
     ) -> None:
-        super().__init__(config, d_in, d_out, generator, transcoder, skip)
+        super().__init__(config, shape, generator)
         # Density that each latent may fire with; 0 everywhere while Mutual Choice lasts.
         self.allowed: Tensor
         self.register_buffer("allowed", torch.zeros(config.n_latents, dtype=torch.float64))

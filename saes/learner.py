@@ -13,7 +13,7 @@ from typing import TypeVar
 import torch
 
 from saes.quality import Quality
-from saes.training_dictionary import DictionaryConfig, Standardisation, StepResult, TrainingModule
+from saes.training_dictionary import DictionaryConfig, Shape, Standardisation, StepResult, TrainingModule
 
 T = TypeVar("T")
 
@@ -45,7 +45,8 @@ class Learner:
         """With weights drawn from the seed and the site: our autoencoders of one width at one site start equal."""
         digest = hashlib.sha256(f"{seed} {site}".encode()).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))
-        module = config.build(x.mean.shape[0], target.mean.shape[0], generator).to(x.mean.device)
+        shape = Shape(x.mean.shape[0], target.mean.shape[0], transcoder=config.transcodes)
+        module = config.build(shape, generator).to(x.mean.device)
         optimizer = torch.optim.Adam(module.parameters(), lr=config.lr, betas=(0.9, 0.999), fused=True)
         return Learner(site, module, optimizer, config.lr, x, target)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from saes.auxiliary import under_used
 from saes.batchtopk import TrainingBatchTopK
 from saes.registry import register
-from saes.training_dictionary import DictionaryConfig
+from saes.training_dictionary import DictionaryConfig, Shape
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,10 +35,8 @@ class MutualChoiceConfig(DictionaryConfig):
         if not 0 <= self.under_used_share <= 1:
             raise ValueError(f"under_used_share {self.under_used_share}: must be between 0 and 1")
 
-    def build(
-        self, d_in: int, d_out: int, generator: torch.Generator, transcoder: bool = False, skip: bool = False
-    ) -> TrainingMutualChoice:
-        return TrainingMutualChoice(self, d_in, d_out, generator, transcoder, skip)
+    def build(self, shape: Shape, generator: torch.Generator) -> TrainingMutualChoice:
+        return TrainingMutualChoice(self, shape, generator)
 
 
 class TrainingMutualChoice(TrainingBatchTopK):

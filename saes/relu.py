@@ -13,7 +13,7 @@ from kernels.sparse_dictionary import decode_rows, encode_positive
 from saes.dictionary import EncoderDecoder, Weights
 from saes.registry import register
 from saes.sparsity import TargetL0
-from saes.training_dictionary import DictionaryConfig, Selected, StepResult, TrainingDictionary
+from saes.training_dictionary import DictionaryConfig, Selected, Shape, StepResult, TrainingDictionary
 
 DENSE_ABOVE = 1 / 16  # share of latents that fire; at 512 and 2,048 gathering still wins at this and loses at twice it
 
@@ -41,12 +41,10 @@ class ReLUConfig(DictionaryConfig):
         if not 0 <= self.l1_warmup_share < 1:
             raise ValueError(f"l1_warmup_share {self.l1_warmup_share}: must be between 0 and 1")
 
-    def build(
-        self, d_in: int, d_out: int, generator: torch.Generator, transcoder: bool = False, skip: bool = False
-    ) -> TrainingReLU:
-        if self.tied and transcoder:
+    def build(self, shape: Shape, generator: torch.Generator) -> TrainingReLU:
+        if self.tied and shape.transcoder:
             raise ValueError("tied True: a transcoder reads another space than it writes")
-        return (TrainingTiedReLU if self.tied else TrainingReLU)(self, d_in, d_out, generator, transcoder, skip)
+        return (TrainingTiedReLU if self.tied else TrainingReLU)(self, shape, generator)
 
 
 class TrainingReLU(TrainingDictionary):
@@ -57,15 +55,12 @@ class TrainingReLU(TrainingDictionary):
     def __init__(
         self,
         config: ReLUConfig,
-        d_in: int,
-        d_out: int,
+        shape: Shape,
         generator: torch.Generator,
-        transcoder: bool = False,
-        skip: bool = False,
     ) -> None:
-        super().__init__(config, d_in, d_out, generator, transcoder, skip)
+        super().__init__(config, shape, generator)
         self.unit_norm_rows = not config.decoder_norms
-        self.l1 = TargetL0(config.k, (d_out / config.k) ** 0.5 / 3, config.l1_warmup_share)
+        self.l1 = TargetL0(config.k, (shape.d_out / config.k) ** 0.5 / 3, config.l1_warmup_share)
         self.last_l0: Tensor
         self.register_buffer("last_l0", torch.tensor(float(config.n_latents), dtype=torch.float64))
 
@@ -120,13 +115,10 @@ class TrainingTiedReLU(TrainingReLU):
     def __init__(
         self,
         config: ReLUConfig,
-        d_in: int,
-        d_out: int,
+        shape: Shape,
         generator: torch.Generator,
-        transcoder: bool = False,
-        skip: bool = False,
     ) -> None:
-        super().__init__(config, d_in, d_out, generator, transcoder, skip)
+        super().__init__(config, shape, generator)
         del self.W_enc
 
     def encoder(self) -> Tensor:

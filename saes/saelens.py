@@ -33,7 +33,7 @@ from saes.dictionary import Dictionary, EncoderDecoder, Weights
 from saes.registry import formats, register
 from saes.sparsity import TargetL0
 from saes.thresholds import JumpReLU, one_threshold
-from saes.training_dictionary import DictionaryConfig, Standardisation, StepResult, TrainingModule
+from saes.training_dictionary import DictionaryConfig, Shape, Standardisation, StepResult, TrainingModule
 
 
 @dataclass
@@ -250,10 +250,8 @@ class SAELensConfig(DictionaryConfig):
             ]
         return cls(config(**options))
 
-    def build(
-        self, d_in: int, d_out: int, generator: torch.Generator, transcoder: bool = False, skip: bool = False
-    ) -> TrainingSAELens:
-        return TrainingSAELens(self, d_in, d_out, generator, transcoder)
+    def build(self, shape: Shape, generator: torch.Generator) -> TrainingSAELens:
+        return TrainingSAELens(self, shape, generator)
 
 
 class TrainingSAELens(TrainingModule):
@@ -261,14 +259,12 @@ class TrainingSAELens(TrainingModule):
 
     config: SAELensConfig
 
-    def __init__(
-        self, config: SAELensConfig, d_in: int, d_out: int, generator: torch.Generator, transcoder: bool
-    ) -> None:
-        super().__init__(config, d_in, d_out, transcoder)
+    def __init__(self, config: SAELensConfig, shape: Shape, generator: torch.Generator) -> None:
+        super().__init__(config, shape)
         # SAELens draws from torch's global generator: lend it a seed of ours, and leave no trace.
         with torch.random.fork_rng():
             torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
-            self.sae = config.training_sae(d_in)
+            self.sae = config.training_sae(shape.d_in)
         self.coefficients = {
             name: float(value.value if isinstance(value, TrainCoefficientConfig) else value)
             for name, value in self.sae.get_coefficients().items()

@@ -13,7 +13,7 @@ from kernels.selection import topk
 from kernels.sparse_dictionary import decode_slots, encode_topk
 from saes.dictionary import EncoderDecoder, Weights
 from saes.registry import register
-from saes.training_dictionary import DictionaryConfig, Selected, TrainingDictionary
+from saes.training_dictionary import DictionaryConfig, Selected, Shape, TrainingDictionary
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,10 +30,8 @@ class TopKConfig(DictionaryConfig):
             nearest = max(1, round(self.k))
             raise ValueError(f"k {self.k}: every token keeps a whole number of latents (nearest: {nearest})")
 
-    def build(
-        self, d_in: int, d_out: int, generator: torch.Generator, transcoder: bool = False, skip: bool = False
-    ) -> TrainingTopK:
-        return TrainingTopK(self, d_in, d_out, generator, transcoder, skip)
+    def build(self, shape: Shape, generator: torch.Generator) -> TrainingTopK:
+        return TrainingTopK(self, shape, generator)
 
 
 class TrainingTopK(TrainingDictionary):

@@ -17,6 +17,23 @@ from saes.auxiliary import auxiliary_loss, silent
 from saes.dictionary import Dictionary, EncoderDecoder, Weights
 
 
+@dataclass(frozen=True)
+class Shape:
+    """What a dictionary reads and writes. An autoencoder writes what it reads; a transcoder predicts something else, with
+    `skip` by a linear map beside it. Raises ValueError for an autoencoder of two widths."""
+
+    d_in: int
+    d_out: int
+    transcoder: bool = False
+    skip: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.transcoder and self.d_in != self.d_out:
+            raise ValueError(
+                f"an autoencoder needs a site with one width, this one reads {self.d_in} and writes {self.d_out}"
+            )
+
+
 @dataclass(frozen=True, kw_only=True)
 class DictionaryConfig(ABC):
     """What all dictionaries are configured by. Raises ValueError on values that cannot be."""
@@ -59,10 +76,8 @@ class DictionaryConfig(ABC):
         return (type(self).__module__,)
 
     @abstractmethod
-    def build(
-        self, d_in: int, d_out: int, generator: torch.Generator, transcoder: bool = False, skip: bool = False
-    ) -> TrainingModule:
-        """The dictionary to train, initialised from `generator`. An autoencoder has d_in = d_out."""
+    def build(self, shape: Shape, generator: torch.Generator) -> TrainingModule:
+        """The dictionary to train, initialised from `generator`."""
 
 
 @dataclass(frozen=True)
@@ -131,12 +146,10 @@ class TrainingModule(nn.Module, ABC):
     # Whether its thresholds are set on held-out activations when training ends.
     calibrates: bool = False
 
-    def __init__(self, config: DictionaryConfig, d_in: int, d_out: int, transcoder: bool) -> None:
+    def __init__(self, config: DictionaryConfig, shape: Shape) -> None:
         super().__init__()
-        if not transcoder and d_in != d_out:
-            raise ValueError(f"an autoencoder needs a site with one width, this one reads {d_in} and writes {d_out}")
         self.config = config
-        self.d_in, self.d_out, self.transcoder = d_in, d_out, transcoder
+        self.d_in, self.d_out, self.transcoder = shape.d_in, shape.d_out, shape.transcoder
         self.tokens_since_fired: Tensor
         self.density_sum: Tensor
         self.density_weight: Tensor
@@ -193,21 +206,21 @@ class TrainingDictionary(TrainingModule):
     def __init__(
         self,
         config: DictionaryConfig,
-        d_in: int,
-        d_out: int,
+        shape: Shape,
         generator: torch.Generator,
-        transcoder: bool = False,
-        skip: bool = False,
     ) -> None:
-        super().__init__(config, d_in, d_out, transcoder)
+        super().__init__(config, shape)
+        d_in, d_out = shape.d_in, shape.d_out
         rows = F.normalize(torch.randn(config.n_latents, d_out, generator=generator), dim=1)
         # An autoencoder starts tied. A transcoder reads another space than it writes: its encoder is drawn by itself.
-        read = F.normalize(torch.randn(config.n_latents, d_in, generator=generator), dim=1) if transcoder else rows
+        read = (
+            F.normalize(torch.randn(config.n_latents, d_in, generator=generator), dim=1) if shape.transcoder else rows
+        )
         self.W_enc = nn.Parameter(read.T.contiguous())
         self.b_enc = nn.Parameter(torch.zeros(config.n_latents))
         self.W_dec = nn.Parameter(rows)
         self.b_dec = nn.Parameter(torch.zeros(d_out))
-        self.W_skip = nn.Parameter(torch.zeros(d_out, d_in)) if skip else None
+        self.W_skip = nn.Parameter(torch.zeros(d_out, d_in)) if shape.skip else None
 
     @property
     def dense(self) -> bool:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 
 import torch
 
 from saes.registry import DICTIONARIES, register
-from saes.training_dictionary import DictionaryConfig, TrainingModule
+from saes.training_dictionary import DictionaryConfig, Shape, TrainingModule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,10 +39,8 @@ class TranscoderConfig(DictionaryConfig):
     def modules(self) -> tuple[str, ...]:
         return (*super().modules(), *self.selecting().modules())
 
-    def build(
-        self, d_in: int, d_out: int, generator: torch.Generator, transcoder: bool = True, skip: bool = False
-    ) -> TrainingModule:
-        return self.selecting().build(d_in, d_out, generator, transcoder=True, skip=skip)
+    def build(self, shape: Shape, generator: torch.Generator) -> TrainingModule:
+        return self.selecting().build(replace(shape, transcoder=True), generator)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,10 +48,8 @@ class SkipTranscoderConfig(TranscoderConfig):
     """A transcoder with a linear map beside it, t̂ = z W_dec + W_skip x + b_dec, W_skip 0 at the start (Paulo et al.
     2025, arXiv 2501.18823)."""
 
-    def build(
-        self, d_in: int, d_out: int, generator: torch.Generator, transcoder: bool = True, skip: bool = True
-    ) -> TrainingModule:
-        return super().build(d_in, d_out, generator, transcoder=True, skip=True)
+    def build(self, shape: Shape, generator: torch.Generator) -> TrainingModule:
+        return super().build(replace(shape, skip=True), generator)
 
 
 register("transcoder", TranscoderConfig)

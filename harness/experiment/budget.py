@@ -41,7 +41,7 @@ from harness.training.end_to_end import FORWARD_PASSES
 from harness.training.objective import forward_flops_per_token
 from kernels.registry import nearest
 from saes.pretrained import Pretrained
-from saes.training_dictionary import DictionaryConfig, Standardisation, TrainingDictionary
+from saes.training_dictionary import DictionaryConfig, Shape, Standardisation, TrainingDictionary
 
 # What is solved for when sizes are matched: the first of these that the architecture has.
 _FREE_SIZES = ("max_experts", "d_expert", "d_ff", "k")
@@ -229,7 +229,7 @@ def _width(subject: SubjectSpec) -> int:
 @functools.lru_cache(maxsize=1024)
 def _dictionary_cost(config: DictionaryConfig, width: int) -> tuple[float, ModelSize]:
     """Training FLOPs per token of one site's dictionary, when k latents fire and none is dead; and its size."""
-    module = config.build(width, width, torch.Generator().manual_seed(0))
+    module = config.build(Shape(width, width, transcoder=config.transcodes), torch.Generator().manual_seed(0))
     k, n = config.k, config.n_latents
     if isinstance(module, TrainingDictionary):
         per_token = module.flops(1000, round(1000 * k)) / 1000

@@ -14,7 +14,7 @@ import saes
 from harness.systems.prefix import Entries
 from harness.systems.system import Point, Site, System
 from kernels.codes import Codes, ReadWrite
-from saes.training_dictionary import Standardisation
+from saes.training_dictionary import Shape, Standardisation
 
 TINY = {"d_model": 16, "n_layers": 2, "n_heads": 2, "vocab_size": 31, "max_position_embeddings": 24}
 _MONET = {"n_experts": 36, "heads": 2, "k": 2, "d_expert": 4}
@@ -53,7 +53,7 @@ def grafted(kind: str, point: Point = "mlp_out", dtype: torch.dtype = torch.floa
     dictionaries = {}
     for site, (x, y) in seen.items():
         config = saes.DICTIONARIES[kind](n_latents=48, k=5)
-        module = config.build(16, 16, generator, transcoder=config.transcodes)
+        module = config.build(Shape(16, 16, transcoder=config.transcodes), generator)
         reads, wants = Standardisation.of(x), Standardisation.of(y)
         module.prepare(1.0)
         module.note_usage(module.step(reads(x), wants(y)))  # Feature Choice shares out what it has seen used

@@ -15,7 +15,7 @@ from saes.quality import at_inference
 from saes.sparsity import TargetL0
 from saes.stored import load
 from saes.trainer import Assignment, TrainSettings, train
-from saes.training_dictionary import DictionaryConfig
+from saes.training_dictionary import DictionaryConfig, Shape
 
 OPTIONS = {"n_latents": 32, "k": 2, "lr": 1e-2, "dead_after_tokens": 2_000}
 KINDS = {
@@ -112,7 +112,7 @@ def test_a_tied_encoder_is_the_decoder_transposed(trained):
 
 def module_of(name, d=8, seed=0, **more):
     config = saes.DICTIONARIES[name](**{**OPTIONS, **more})
-    return config.build(d, d, torch.Generator().manual_seed(seed)).double()
+    return config.build(Shape(d, d, transcoder=config.transcodes), torch.Generator().manual_seed(seed)).double()
 
 
 def batch(seed=1, n=40, d=8):

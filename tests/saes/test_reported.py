@@ -10,7 +10,7 @@ import saes
 from saes.activations import Activations
 from saes.dictionary import Dictionary, EncoderDecoder
 from saes.trainer import Assignment, TrainSettings, train
-from saes.training_dictionary import Standardisation, TrainingDictionary
+from saes.training_dictionary import Shape, Standardisation, TrainingDictionary
 
 D, N = 8, 24
 OURS = [name for name in saes.DICTIONARIES if not name.startswith("saelens:")]
@@ -22,7 +22,7 @@ def x(tokens: int = 40, seed: int = 0) -> torch.Tensor:
 
 def at_inference(name: str) -> Dictionary:
     config = saes.DICTIONARIES[name](n_latents=N, k=4)
-    module = config.build(D, D, torch.Generator().manual_seed(0))
+    module = config.build(Shape(D, D, transcoder=config.transcodes), torch.Generator().manual_seed(0))
     for seed in range(20):  # so that it knows how often each latent fires
         module.note_usage(module.step(x(200, seed), x(200, seed)))
     raw = Standardisation(torch.zeros(D), 1.0)
@@ -58,7 +58,7 @@ def test_the_decoder_bias_is_in_the_output_once_and_codes_do_not_see_it(name: st
 @pytest.mark.parametrize("name", [name for name in OURS if "transcoder" in name])
 def test_a_transcoder_in_training_does_not_subtract_its_decoder_bias_from_its_input(name: str) -> None:
     config = saes.DICTIONARIES[name](n_latents=N, k=4)
-    module = config.build(D, D, torch.Generator().manual_seed(0))
+    module = config.build(Shape(D, D, transcoder=config.transcodes), torch.Generator().manual_seed(0))
     assert isinstance(module, TrainingDictionary)
     before = module.step(x(), x(seed=2)).l0
     with torch.no_grad():

@@ -24,6 +24,7 @@ from saes.batchtopk import BatchTopKConfig  # noqa: E402
 from saes.saelens import Planted, SAELensDictionary, from_saelens, load_pretrained, to_saelens  # noqa: E402
 from saes.synthetic import recovery  # noqa: E402
 from saes.trainer import Assignment, TrainSettings, train  # noqa: E402
+from saes.training_dictionary import Shape
 
 pytestmark = pytest.mark.slow
 
@@ -171,7 +172,7 @@ BOTH = [(topk_sae, TopKConfig), (batchtopk_sae, BatchTopKConfig)]
 def pair(theirs, config, dead=()):
     """SAELens' dictionary in training and ours from the same weights, with the same latents dead."""
     theirs = theirs()
-    ours = config(n_latents=N, k=K).build(D, D, torch.Generator().manual_seed(9))
+    ours = config(n_latents=N, k=K).build(Shape(D, D), torch.Generator().manual_seed(9))
     with torch.no_grad():
         for name in ("W_enc", "b_enc", "W_dec", "b_dec"):
             noise = 0.1 * torch.randn(getattr(ours, name).shape, generator=torch.Generator().manual_seed(3))

@@ -9,12 +9,12 @@ from kernels.codes import Codes
 from saes.dictionary import Weights
 from saes.stored import load
 from saes.topk import TopK, TopKConfig
-from saes.training_dictionary import Standardisation
+from saes.training_dictionary import Shape, Standardisation
 
 
 def build(d=8, **more):
     config = TopKConfig(**{"n_latents": 20, "k": 3, "dead_after_tokens": 100, **more})
-    return config.build(d, d, torch.Generator().manual_seed(1))
+    return config.build(Shape(d, d), torch.Generator().manual_seed(1))
 
 
 def inference(d=8, n=20, k=3, dtype=torch.float64, seed=2):
@@ -206,7 +206,7 @@ def test_flops_are_the_encoder_product_and_ten_widths_a_slot():
 def test_the_auxiliary_loss_does_not_teach_whatever_x_comes_from():
     """End to end x is what earlier dictionaries wrote: the main selection teaches them, this one must not."""
     x = torch.randn(40, 8, generator=torch.Generator().manual_seed(1)).requires_grad_()
-    module = TopKConfig(n_latents=24, k=3, aux_coefficient=1.0).build(8, 8, torch.Generator().manual_seed(0))
+    module = TopKConfig(n_latents=24, k=3, aux_coefficient=1.0).build(Shape(8, 8), torch.Generator().manual_seed(0))
     module.tokens_since_fired[5:12] = module.config.dead_after_tokens
     result = module.step(x, x.detach())
     assert float(result.auxiliary) > 0

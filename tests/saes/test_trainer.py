@@ -13,6 +13,7 @@ import saes
 from saes.relu import DENSE_ABOVE
 from saes.topk import TopKConfig
 from saes.trainer import Assignment, TrainSettings, train
+from saes.training_dictionary import Shape
 
 SETTINGS = TrainSettings(
     train_tokens=6_000, batch_tokens=128, buffer_tokens=1024, log_every=5, checkpoint_every=7, seed=1
@@ -228,7 +229,7 @@ def test_a_budget_of_one_batch_trains(planted, tmp_path):
     more = run(planted, tmp_path / "more", {"a": TWO["small"]}, dataclasses.replace(settings, train_tokens=5_000))["a"]
     (row,) = curve(tmp_path / "a")
     assert row["lr"] == TWO["small"].config.lr
-    untrained = TWO["small"].config.build(16, 16, torch.Generator().manual_seed(0))
+    untrained = TWO["small"].config.build(Shape(16, 16), torch.Generator().manual_seed(0))
     # Adam moved every weight by about the rate: the encoder is no longer the decoder transposed.
     assert torch.equal(untrained.W_enc, untrained.W_dec.T)
     W_enc, W_dec = trained.dictionary.W_enc, trained.dictionary.W_dec

@@ -72,9 +72,9 @@ from saes.topk import TopKConfig, TrainingTopK
 
 @dataclass(frozen=True, kw_only=True)
 class DoubleConfig(TopKConfig):
-    def build(self, d_in, d_out, generator, transcoder=False, skip=False):
+    def build(self, shape, generator):
         doubled = TopKConfig(n_latents=self.n_latents, k=2 * self.k, dead_after_tokens=self.dead_after_tokens)
-        return TrainingTopK(doubled, d_in, d_out, generator, transcoder, skip)
+        return TrainingTopK(doubled, shape, generator)
 
 
 register("toy_double", DoubleConfig)

@@ -29,7 +29,7 @@ from saes.quality import NOT_CONVERGED_ABOVE, Quality
 from saes.stored import load
 from saes.topk import TopK
 from saes.trainer import CURVE_FILE, TrainSettings
-from saes.training_dictionary import Standardisation
+from saes.training_dictionary import Shape, Standardisation
 
 from ..conftest import subject
 
@@ -93,7 +93,7 @@ def test_the_loss_end_to_end_is_the_kl_of_the_spliced_system(kind: str, sites: t
         reads = Standardisation.of(x)
         wants = reads if y is x else Standardisation.of(y)
         config = saes.DICTIONARIES[kind](**cast(Any, OPTIONS))
-        module = config.build(16, 16, torch.Generator().manual_seed(site.layer))
+        module = config.build(Shape(16, 16, transcoder=config.transcodes), torch.Generator().manual_seed(site.layer))
         learners[str(site)] = Learner(site, module, torch.optim.SGD(module.parameters(), 0.1), 0.1, reads, wants)
         dictionaries[site] = module.inference(reads, wants, x)
     stream = NativeStream(SETTINGS.stream(cast(Any, None), 96, LENGTH), subject_model, TRAIN, frozenset(sites))
