@@ -44,12 +44,7 @@ class TrainingFeatureChoice(TrainingMutualChoice):
 
     config: FeatureChoiceConfig  # pyright: ignore[reportIncompatibleVariableOverride] (only ever read)
 
-    def __init__(
-        self,
-        config: FeatureChoiceConfig,
-        shape: Shape,
-        generator: torch.Generator,
-    ) -> None:
+    def __init__(self, config: FeatureChoiceConfig, shape: Shape, generator: torch.Generator) -> None:
         super().__init__(config, shape, generator)
         # Density that each latent may fire with; 0 everywhere while Mutual Choice lasts.
         self.allowed: Tensor

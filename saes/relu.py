@@ -52,12 +52,7 @@ class TrainingReLU(TrainingDictionary):
 
     config: ReLUConfig
 
-    def __init__(
-        self,
-        config: ReLUConfig,
-        shape: Shape,
-        generator: torch.Generator,
-    ) -> None:
+    def __init__(self, config: ReLUConfig, shape: Shape, generator: torch.Generator) -> None:
         super().__init__(config, shape, generator)
         self.unit_norm_rows = not config.decoder_norms
         self.l1 = TargetL0(config.k, (shape.d_out / config.k) ** 0.5 / 3, config.l1_warmup_share)
@@ -112,12 +107,7 @@ class TrainingReLU(TrainingDictionary):
 class TrainingTiedReLU(TrainingReLU):
     """The encoder is the decoder transposed: one matrix, with gradients from both uses."""
 
-    def __init__(
-        self,
-        config: ReLUConfig,
-        shape: Shape,
-        generator: torch.Generator,
-    ) -> None:
+    def __init__(self, config: ReLUConfig, shape: Shape, generator: torch.Generator) -> None:
         super().__init__(config, shape, generator)
         del self.W_enc
 

@@ -19,8 +19,8 @@ from saes.dictionary import Dictionary, EncoderDecoder, Weights
 
 @dataclass(frozen=True)
 class Shape:
-    """What a dictionary reads and writes. An autoencoder writes what it reads; a transcoder predicts something else, with
-    `skip` by a linear map beside it. Raises ValueError for an autoencoder of two widths."""
+    """Widths of what a dictionary reads and writes. An autoencoder writes what it reads, a transcoder something else;
+    skip: with a linear map beside it. Raises ValueError for an autoencoder of two widths."""
 
     d_in: int
     d_out: int
@@ -203,19 +203,14 @@ class TrainingDictionary(TrainingModule):
 
     unit_norm_rows = True
 
-    def __init__(
-        self,
-        config: DictionaryConfig,
-        shape: Shape,
-        generator: torch.Generator,
-    ) -> None:
+    def __init__(self, config: DictionaryConfig, shape: Shape, generator: torch.Generator) -> None:
         super().__init__(config, shape)
         d_in, d_out = shape.d_in, shape.d_out
         rows = F.normalize(torch.randn(config.n_latents, d_out, generator=generator), dim=1)
         # An autoencoder starts tied. A transcoder reads another space than it writes: its encoder is drawn by itself.
-        read = (
-            F.normalize(torch.randn(config.n_latents, d_in, generator=generator), dim=1) if shape.transcoder else rows
-        )
+        read = rows
+        if shape.transcoder:
+            read = F.normalize(torch.randn(config.n_latents, d_in, generator=generator), dim=1)
         self.W_enc = nn.Parameter(read.T.contiguous())
         self.b_enc = nn.Parameter(torch.zeros(config.n_latents))
         self.W_dec = nn.Parameter(rows)

@@ -24,7 +24,7 @@ from saes.batchtopk import BatchTopKConfig  # noqa: E402
 from saes.saelens import Planted, SAELensDictionary, from_saelens, load_pretrained, to_saelens  # noqa: E402
 from saes.synthetic import recovery  # noqa: E402
 from saes.trainer import Assignment, TrainSettings, train  # noqa: E402
-from saes.training_dictionary import Shape
+from saes.training_dictionary import Shape  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
