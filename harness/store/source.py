@@ -99,7 +99,7 @@ class _Code:
     """What one file says: its digest, the modules that it leads to, the numeric packages that it imports."""
 
     def __init__(self, name: str, path: Path) -> None:
-        tree = ast.parse(path.read_bytes())
+        tree = _WithoutWords().visit(ast.parse(path.read_bytes()))
         followed, packages = set(_implementations(name, path)), set()
         own = name.split(".")[0]
         for node in ast.walk(tree):
@@ -109,13 +109,17 @@ class _Code:
                     packages.add(top)
                 elif _followed(candidate, own):
                     followed.add(candidate)
-        self.digest = hashlib.sha256(ast.dump(_WithoutWords().visit(tree)).encode()).hexdigest()
+        self.digest = hashlib.sha256(ast.dump(tree).encode()).hexdigest()
         self.imports = tuple(sorted(followed))
         self.packages = tuple(sorted(packages))
 
 
 class _WithoutWords(ast.NodeTransformer):
-    """Takes out what only people read: docstrings, log lines, labels and descriptions."""
+    """Takes out what only people and type checkers read: docstrings, log lines, labels, descriptions, imports for
+    types."""
+
+    def visit_If(self, node: ast.If) -> ast.AST | None:
+        return None if getattr(node.test, "id", "") == "TYPE_CHECKING" else self.generic_visit(node)
 
     def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
         of = node.value.func if isinstance(node.value, ast.Call) else None

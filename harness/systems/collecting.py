@@ -10,11 +10,11 @@ from torch import Tensor
 
 from harness.systems.system import Site, System
 from kernels.codes import ReadWrite, token_rows
-from models.trunk import TrunkForCausalLM
 from saes.activations import Activations
 
 if TYPE_CHECKING:
     from harness.corpus import Batch, PackedSplit
+    from models.trunk import TrunkForCausalLM
 
 
 def watched(model: TrunkForCausalLM, sites: Iterable[Site]) -> System:

@@ -11,14 +11,16 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from kernels.codes import Codes, Edit, ReadWrite, token_rows
 from models.feed_forward import FeedForward, Tap
-from models.trunk import TrunkForCausalLM
+
+if TYPE_CHECKING:
+    from models.trunk import TrunkForCausalLM
 
 Point = Literal["mlp_out", "resid_post", "mlp"]
 _BLOCK = 1 << 22  # strengths side by side at a time

@@ -21,7 +21,6 @@ from harness.training.dictionary_record import DictionaryRecord, SiteOutcome
 from harness.training.end_to_end import FORWARD_PASSES, EndToEnd, NativeStream
 from kernels import dispatch
 from kernels.codes import ReadWrite
-from models.trunk import TrunkForCausalLM
 from saes import stored
 from saes.activations import Activations
 from saes.dictionary import Dictionary
@@ -33,6 +32,7 @@ from saes.training_dictionary import DictionaryConfig
 
 if TYPE_CHECKING:
     from harness.corpus import PackedSplit
+    from models.trunk import TrunkForCausalLM
 
 HELD_OUT_SEQUENCES = 128
 

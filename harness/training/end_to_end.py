@@ -19,13 +19,13 @@ from torch import Tensor
 
 from harness.systems.collecting import native_run, watched
 from harness.systems.system import Site
-from models.trunk import TrunkForCausalLM
 from saes.activations import Activations, ActivationStream
 from saes.learner import Learner
 from saes.training_dictionary import StepResult
 
 if TYPE_CHECKING:
     from harness.corpus import Batch, PackedSplit
+    from models.trunk import TrunkForCausalLM
 
 # Forward passes of the subject that a token costs: one native, one spliced, and the backward pass through it, which has
 # no gradients of weights to form. Layers before the first site need none: this is what training all layers takes.

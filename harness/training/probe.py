@@ -11,10 +11,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from harness.training.objective import recorded_strengths, sequence
-from models.trunk import TrunkForCausalLM
 
 if TYPE_CHECKING:
     from harness.corpus import PackedSplit
+    from models.trunk import TrunkForCausalLM
 
 PROBES = 20  # in a whole training: they cost little beside it
 SEQUENCES = 4

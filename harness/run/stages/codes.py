@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.base.progress import stage_progress
-from harness.corpus import Corpus
+from harness.corpus.stored import Corpus  # at run time too: how it is read is part of the key
 from harness.run.numerics import Numerics
 from harness.store.stages import Stage
 from harness.systems.cost import Cost
@@ -16,10 +16,10 @@ from harness.systems.evaluation import Evaluation, encode_split, read_codes
 from harness.systems.system import Site, System
 from kernels import dispatch
 from kernels.codes import ReadWrite
-from models.trunk import TrunkForCausalLM
 
 if TYPE_CHECKING:
     from harness.experiment.schema import EvaluationConfig
+    from models.trunk import TrunkForCausalLM
 
 _KERNELS = "kernels.json"  # op -> implementation that ran
 

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING
 
 from harness.base.files import digest
 from harness.base.progress import stage_progress
-from harness.corpus import Corpus
+from harness.corpus.stored import Corpus  # at run time too: how it is read is part of the key
 from harness.run.numerics import Numerics
 from harness.store.stages import Stage
 from harness.systems.system import Site
 from harness.training.dictionaries import Job, import_dictionaries, load_dictionaries, train_dictionaries
 from kernels.codes import ReadWrite
-from models.trunk import TrunkForCausalLM
 from saes.pretrained import Pretrained
 
 if TYPE_CHECKING:
     from harness.experiment.dictionary_rows import DictionarySpec
+    from models.trunk import TrunkForCausalLM
 
 
 def stage(name: str, spec: DictionarySpec, seed: int, numerics: Numerics, corpus: Stage, subject: Stage) -> Stage:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from harness.corpus import Corpus
 from harness.corpus.references import log_probabilities
+from harness.corpus.stored import Corpus  # at run time too: how it is read is part of the key
 from harness.metrics import loss
 from harness.store.stages import Stage
 from harness.tables.measurement import Measurement, load_measurements, save_measurements

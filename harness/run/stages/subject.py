@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 import models
 from harness.base.errors import Diverged
 from harness.base.progress import stage_progress
-from harness.corpus import Corpus
+from harness.corpus.stored import Corpus  # at run time too: how it is read is part of the key
 from harness.run.numerics import Numerics
 from harness.store.stages import Stage
 from harness.training import teachers, upcycling

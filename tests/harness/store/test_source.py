@@ -59,6 +59,7 @@ def test_a_function_docstring_is_no_part_of_the_source_but_its_body_is(package: 
         ("x: int = Field(default=1, description='a')", "x: int = Field(default=1, description='b')", True),
         ("x: int = Field(default=1, description='a')", "x: int = Field(default=2, description='a')", False),
         ("g.info(1)", "g.info(2)", False),
+        ("if TYPE_CHECKING:\n    import a", "if TYPE_CHECKING:\n    import b", True),
         ("if a:\n    log.info(1)\nelse:\n    f()", "if a:\n    log.info(2)\nelse:\n    f()", True),
     ],
 )
