@@ -1,4 +1,4 @@
-"""The table of a comparison: its schema (table.json), how it is built from measurements, written and read.
+"""The table of a comparison: its schema (table.json), and how it is built from measurements.
 
 table.json keeps full precision and is the record; table.md and table.csv are made from it (harness/tables/text.py).
 `python -m harness.tables.table` rewrites table.schema.json beside it after a change of the models here; a change that

@@ -1,4 +1,4 @@
-"""How subjects are trained. Not in config.py, so that an option of something else changes no trained model's key."""
+"""How subjects are trained: what a person can choose, and no more."""
 
 from __future__ import annotations
 

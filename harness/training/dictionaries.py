@@ -58,7 +58,7 @@ def train_dictionaries(
 ) -> None:
     """Trains every job's dictionaries from one pass of `model` over `split`, into `folder/<site>/`.
 
-    With the objective end_to_end the dictionaries of a job are trained together (`harness.end_to_end`), and each job
+    With the objective end_to_end the dictionaries of a job are trained together (end_to_end.py), and each job
     runs the subject once more per batch.
 
     held_out: sequences of it (dev) on which thresholds are set and convergence is judged.

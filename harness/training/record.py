@@ -22,7 +22,7 @@ class TrainingRecord:
 
     tokens: those that went through the model. training_flops holds all of it: teacher_flops, the part that a teacher's
     training and its forward passes took, too. An untrained subject has 0 tokens. peak_memory_bytes: None where it
-    cannot be told (`harness.memory`). floor: c of a target with a floor, and the μ it ended with.
+    cannot be told (`memory.py`). floor: c of a target with a floor, and the μ it ended with.
     """
 
     tokens: int
