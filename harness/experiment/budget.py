@@ -223,7 +223,7 @@ def _with_dictionary(
 
 
 def _width(subject: SubjectSpec) -> int:
-    return models.ARCHITECTURES[subject.architecture].config(**subject.settings).d_model
+    return subject.config.d_model
 
 
 @functools.lru_cache(maxsize=1024)
@@ -334,7 +334,7 @@ def _solve(spec: SystemSpec, total: float, experiment: Experiment) -> tuple[Syst
 def _free(spec: SystemSpec, experiment: Experiment) -> tuple[str, int, Callable[[int], SystemSpec]]:
     """Name of the free quantity, its value, and the system with another."""
     subject, dictionary = spec.subject, spec.dictionary
-    config = models.ARCHITECTURES[subject.architecture].config(**subject.settings)
+    config = subject.config
     sizes = [name for name in type(config).settings() if isinstance(getattr(config, name), int)]
     if subject.origin is not None:
         sizes = [name for name in sizes if name not in upcycling.DECIDED]

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from pydantic import Field, create_model
 
-import models
 import saes
 from harness.base.errors import BadInput
 from harness.base.row_name import Part, together
@@ -22,8 +21,8 @@ from saes.trainer import TrainSettings
 from saes.training_dictionary import DictionaryConfig
 
 if TYPE_CHECKING:
-    from harness.experiment.rows import SubjectSpec
     from harness.experiment.schema import Experiment
+    from models.config import TrunkConfig
 
 # Rows `subject+pretrained`: dictionaries from a folder or a release, not trained here.
 PRETRAINED = "pretrained"
@@ -59,9 +58,9 @@ class TrainedHere(SiteOptions):
 
 
 def dictionary_spec(
-    part: Part, options: dict[str, Any], row: str, subject: SubjectSpec, experiment: Experiment
+    part: Part, options: dict[str, Any], row: str, subject: TrunkConfig, experiment: Experiment
 ) -> DictionarySpec:
-    """The dictionaries of a row, checked. Raises BadInput."""
+    """The dictionaries of a row, checked. `subject`: the configuration of what they are grafted on. Raises BadInput."""
     kind, settings = part.name, together(part, options, row)
     if kind == PRETRAINED:
         return _pretrained(settings, row, subject)
@@ -80,11 +79,11 @@ def dictionary_spec(
     return DictionarySpec(kind, config, sites, _train_settings(training, row))
 
 
-def _pretrained(settings: dict[str, Any], row: str, subject: SubjectSpec) -> DictionarySpec:
+def _pretrained(settings: dict[str, Any], row: str, subject: TrunkConfig) -> DictionarySpec:
     checked = _checked(SiteOptions, Pretrained, settings, row)
     source = _built(Pretrained, checked, row)
     sites = _sites(checked, checked.point == "mlp", subject, row)
-    width = models.ARCHITECTURES[subject.architecture].config(**subject.settings).d_model
+    width = subject.d_model
     try:
         source.check_layers(len(sites))
         transcodes = {source.check_folder(site.layer, width) for site in sites}
@@ -113,12 +112,12 @@ def _built(cls: type[C], checked: SiteOptions, row: str) -> C:
         raise BadInput(f"systems.{row}: {error}") from None
 
 
-def _sites(options: SiteOptions, transcodes: bool, subject: SubjectSpec, row: str) -> tuple[Site, ...]:
-    n_layers = models.ARCHITECTURES[subject.architecture].config(**subject.settings).n_layers
+def _sites(options: SiteOptions, transcodes: bool, subject: TrunkConfig, row: str) -> tuple[Site, ...]:
+    n_layers = subject.n_layers
     layers = tuple(range(n_layers)) if options.layers == "all" else options.layers
     for layer in layers:
         if not 0 <= layer < n_layers:
-            raise BadInput(f"systems.{row}.layers = {layer}: {subject.name} has layers 0 to {n_layers - 1}")
+            raise BadInput(f"systems.{row}.layers = {layer}: the subject has layers 0 to {n_layers - 1}")
     if len(set(layers)) != len(layers) or not layers:
         raise BadInput(f"systems.{row}.layers = {list(layers)}: name each layer once, and at least one")
     point: Point = options.point or ("mlp" if transcodes else "mlp_out")

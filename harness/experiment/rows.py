@@ -20,6 +20,7 @@ from harness.experiment.schema import Experiment
 from harness.training import teachers, upcycling
 from harness.training.config import TrainingConfig
 from kernels.registry import nearest
+from models.config import TrunkConfig
 
 # Fixed by the corpus, so no setting of a system.
 _OF_CORPUS = ("vocab_size", "max_position_embeddings", "bos_token_id", "eos_token_id", "pad_token_id")
@@ -40,6 +41,10 @@ class SubjectSpec:
     untrained: bool = False
     teacher: SubjectSpec | Path | None = None
     origin: SubjectSpec | None = None
+
+    @property
+    def config(self) -> TrunkConfig:
+        return models.ARCHITECTURES[self.architecture].config(**self.settings)
 
     @property
     def modules(self) -> tuple[str, ...]:
@@ -81,7 +86,7 @@ def system_specs(experiment: Experiment) -> list[SystemSpec]:
         subject = _subject(said.subject, own.get(str(said.subject), {}), _Asked(name, experiment, own))
         dictionary = None
         if said.dictionary is not None:
-            dictionary = dictionary_spec(said.dictionary, experiment.systems[name], name, subject, experiment)
+            dictionary = dictionary_spec(said.dictionary, experiment.systems[name], name, subject.config, experiment)
         specs.append(SystemSpec(name, subject, dictionary))
     if experiment.baseline is not None and experiment.baseline not in experiment.systems:
         raise BadInput(f"baseline = {experiment.baseline!r}: {nearest(experiment.baseline, experiment.systems)}")

@@ -69,7 +69,7 @@ def training_memory(line: Line, experiment: Experiment) -> int:
     """Bytes: parameters with gradients and moments, and of a step's tensors the logits (three of their size) and in
     every layer about 24 of the residual's. Without Python and libraries, which are about a gigabyte."""
     subject = line.spec.subject
-    config = models.ARCHITECTURES[subject.architecture].config(**subject.settings)
+    config = subject.config
     tokens = subject.training.batch_sequences * experiment.corpus.sequence_length
     step = 4 * tokens * (3 * experiment.corpus.vocab_size + 24 * config.n_layers * config.d_model)
     return _BYTES_PER_PARAMETER * line.budget.size.parameters + step

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING
 
 from harness.metrics.autointerp.judge import JudgeError
 from harness.metrics.autointerp.replies import Replies
-
-if TYPE_CHECKING:
-    from harness.metrics.autointerp.openai_judge import OpenAIOptions
 
 
 class Allowance:
     """Tokens and money over every run that shares the cache. What is under way is set aside at its largest possible
     cost, so the budget is not overstepped by more than a server's own way of counting tokens."""
 
-    def __init__(self, options: OpenAIOptions, replies: Replies) -> None:
-        self._options, self._replies = options, replies
+    def __init__(
+        self, replies: Replies, max_tokens: int, max_cost: float, prompt_price: float, reply_price: float
+    ) -> None:
+        """0: no limit. Prices of a million tokens, in the currency of `max_cost`."""
+        self._replies, self._max_tokens, self._max_cost = replies, max_tokens, max_cost
+        self._prices = prompt_price, reply_price
         self._changed = threading.Condition()
         self._held = [0, 0]  # prompt and reply tokens set aside
 
@@ -42,21 +42,20 @@ class Allowance:
             self._changed.notify_all()
 
     def _over(self, prompt: int, completion: int) -> bool:
-        options = self._options
         prompt += self._replies.prompt_tokens + self._held[0]
         completion += self._replies.completion_tokens + self._held[1]
-        too_many = options.max_tokens_total and prompt + completion > options.max_tokens_total
-        return bool(too_many or (options.max_cost and self._cost(prompt, completion) > options.max_cost))
+        too_many = self._max_tokens and prompt + completion > self._max_tokens
+        return bool(too_many or (self._max_cost and self._cost(prompt, completion) > self._max_cost))
 
     def _cost(self, prompt: int, completion: int) -> float:
-        return (prompt * self._options.prompt_price + completion * self._options.reply_price) / 1e6
+        return (prompt * self._prices[0] + completion * self._prices[1]) / 1e6
 
     def _message(self) -> str:
-        options, replies = self._options, self._replies
+        replies = self._replies
         prompt, completion = replies.prompt_tokens, replies.completion_tokens
-        spent = [f"{prompt + completion} of {options.max_tokens_total} tokens"] if options.max_tokens_total else []
-        if options.max_cost:
-            spent.append(f"{self._cost(prompt, completion):.4g} of {options.max_cost:g} in cost")
+        spent = [f"{prompt + completion} of {self._max_tokens} tokens"] if self._max_tokens else []
+        if self._max_cost:
+            spent.append(f"{self._cost(prompt, completion):.4g} of {self._max_cost:g} in cost")
         return (
             f"the judge's budget is spent: {', '.join(spent)}; the next request does not fit. {len(replies)} replies "
             "are kept; raise max_tokens_total or max_cost to continue"

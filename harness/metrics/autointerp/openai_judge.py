@@ -108,7 +108,9 @@ class OpenAIJudge:
             follow_redirects=False,  # another host would get the key
             trust_env=not local,  # a proxy has no business between us and this machine
         )
-        self._budget = Allowance(options, replies)
+        self._budget = Allowance(
+            replies, options.max_tokens_total, options.max_cost, options.prompt_price, options.reply_price
+        )
         self._pace = Pace(options.requests_per_minute)
         self._pool = ThreadPoolExecutor(options.concurrency, thread_name_prefix="judge")
         self._lock = threading.Lock()

@@ -59,7 +59,7 @@ class SubjectStages:
 
 def stages(spec: SubjectSpec, seed: int, experiment: Experiment, numerics: Numerics, corpus: Stage) -> SubjectStages:
     """Keyed by architecture and settings, training, seed, numerics, corpus, and the stages that it needs."""
-    config = models.ARCHITECTURES[spec.architecture].config(**spec.settings)
+    config = spec.config
     determined = {
         "architecture": spec.architecture,
         "settings": {name: getattr(config, name) for name in type(config).settings()},

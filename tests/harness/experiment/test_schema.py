@@ -75,7 +75,7 @@ def test_numbers_in_overrides_may_have_exponents() -> None:
         ("systems.peer.k=200", "systems.peer: k=200 exceeds"),
         ("systems.peer.k=abc", "systems.peer: k='abc' is not a whole number"),
         ("systems.dense+topk.k=65", "systems.dense+topk: k 65"),
-        ("systems.dense+topk.layers=[7]", "systems.dense+topk.layers = 7: dense has layers 0 to 1"),
+        ("systems.dense+topk.layers=[7]", "systems.dense+topk.layers = 7: the subject has layers 0 to 1"),
         ("systems.dense+topk.point=mlp_in", "systems.dense+topk.point = 'mlp_in': input should be 'mlp_out'"),
         ("systems.dense+topk.kk=1", "systems.dense+topk.kk: unknown key; did you mean k?"),
         ("metrics.los.x=1", "metrics.los is not in this experiment: did you mean loss?"),
