@@ -31,11 +31,11 @@ class Registry(Mapping[str, E]):
     """Name → entry, ours in order of file and place, then those of other packages in order of name.
 
     Names are known without an import; an entry costs the import of its file. `what` it holds (for messages), the
-    `package` whose files are walked, the `group` of entry points.
+    `package` whose files are walked, the `group` of entry points, the `verb` that files call.
     """
 
-    def __init__(self, what: str, package: str, group: str) -> None:
-        self.what, self.package, self.group = what, package, group
+    def __init__(self, what: str, package: str, group: str, verb: str = "register") -> None:
+        self.what, self.package, self.group, self.verb = what, package, group, verb
         self._entries: dict[str, E] = {}
 
     def register(self, name: str, entry: E) -> E:
@@ -47,7 +47,7 @@ class Registry(Mapping[str, E]):
 
     def modules(self) -> dict[str, str]:
         """Name → the module that registers it. Nothing is imported."""
-        ours = registered(self.package)
+        ours = registered(self.package, self.verb)
         return {**ours, **{name: module_of(point) for name, point in self._others().items()}}
 
     def named(self, name: str) -> E:
@@ -82,7 +82,7 @@ class Registry(Mapping[str, E]):
     def _others(self) -> dict[str, EntryPoint]:
         found: dict[str, EntryPoint] = {}
         for point in sorted(entry_points(group=self.group), key=lambda point: (point.name, point.value)):
-            if point.name in found or point.name in registered(self.package):
+            if point.name in found or point.name in registered(self.package, self.verb):
                 _say(f"{self.group}: the name {point.name!r} is taken; {_package(point)} must choose another")
             else:
                 found[point.name] = point
@@ -105,7 +105,7 @@ class Registry(Mapping[str, E]):
 
 
 @cache
-def registered(package: str) -> dict[str, str]:
+def registered(package: str, verb: str = "register") -> dict[str, str]:
     """Name → module, of all names that the files of one of our packages register (and those of its packages, in their
     `__init__.py`)."""
     folder = ROOT.joinpath(*package.split("."))
@@ -113,23 +113,23 @@ def registered(package: str) -> dict[str, str]:
     files |= {file: f"{package}.{file.parent.name}" for file in folder.glob("*/__init__.py")}
     found: dict[str, str] = {}
     for file in sorted(files):
-        for name in _names_in(file):
+        for name in _names_in(file, verb):
             if name in found:
                 raise ValueError(f"{name!r} is registered by {found[name]} and by {files[file]}")
             found[name] = files[file]
     return found
 
 
-def _names_in(file: Path) -> list[str]:
+def _names_in(file: Path, verb: str) -> list[str]:
     code = file.read_bytes()
-    if b"register(" not in code:
+    if verb.encode() not in code:
         return []
     calls = [node.value for node in ast.parse(code).body if isinstance(node, ast.Expr | ast.Assign)]
     return [
         call.args[0].value
         for call in calls
         if isinstance(call, ast.Call)
-        and getattr(call.func, "id", getattr(call.func, "attr", "")) == "register"
+        and getattr(call.func, "id", getattr(call.func, "attr", "")) == verb
         and call.args
         and isinstance(call.args[0], ast.Constant)
         and isinstance(call.args[0].value, str)

@@ -16,6 +16,11 @@ class Strict(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    def modules(self) -> tuple[str, ...]:
+        """Where the code lies that these settings, and the settings inside them, bring with them."""
+        inside = (value for _, value in self if isinstance(value, Strict))
+        return (type(self).__module__, *(module for value in inside for module in value.modules()))
+
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -54,12 +59,6 @@ def by_kind(registry: Registry[Any], default: str | Callable[[Mapping[str, Any]]
             raise _Inside(_one_line(error, model, _HERE)) from None
 
     return BeforeValidator(chosen)
-
-
-def modules_of(settings: BaseModel) -> tuple[str, ...]:
-    """Where the classes of these settings, and of settings inside them, are defined: a kind brings its own code."""
-    inside = (value for _, value in settings if isinstance(value, BaseModel))
-    return (type(settings).__module__, *(module for value in inside for module in modules_of(value)))
 
 
 def _one_line(error: ValidationError, model: type[BaseModel], where: str) -> str:

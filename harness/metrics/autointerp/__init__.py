@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from harness.base.settings import Strict
 from harness.metrics.autointerp import controls, output
@@ -21,8 +21,9 @@ from harness.metrics.autointerp.collect import WantedContexts, collect
 from harness.metrics.autointerp.contexts import Explanation, Scored, UnitContexts
 from harness.metrics.autointerp.firings import Firings, Text
 from harness.metrics.autointerp.judge import AnyJudge, ChatOptions
-from harness.metrics.autointerp.panel import Panel, ScorerName, panel
+from harness.metrics.autointerp.panel import Panel, panel
 from harness.metrics.autointerp.sampling import Sample, draw
+from harness.metrics.autointerp.scorer import SCORERS
 from harness.metrics.autointerp.scoring import main_statistic, statistics
 from harness.metrics.autointerp.writes import logits_of, mean_writes, neighbours
 from harness.metrics.metric import register
@@ -48,7 +49,7 @@ class Options(Strict):
         default=None, description="Left out: rule where the judge is rule, else llm."
     )
     logit: bool = Field(default=False, description="Explanations also say which tokens a unit promotes and suppresses.")
-    scorers: tuple[ScorerName, ...] = Field(
+    scorers: tuple[str, ...] = Field(
         default=(),
         description="Left out: rule, simulation; with a chat judge detection, fuzzing. embedding needs the extra of "
         "that name, and on sentences of rules it was no better than chance.",
@@ -80,12 +81,22 @@ class Options(Strict):
         if not self.chats:
             if self.explainer == "llm":
                 raise ValueError("explainer llm needs a chat judge: set judge.base_url or judge.kind=local")
-            chat = sorted({"detection", "fuzzing"} & set(self.scorers))
+            chat = sorted(name for name in self.scorers if SCORERS[name].chat)
             if chat:
                 raise ValueError(f"scorer {chat[0]} needs a chat judge: set judge.base_url or judge.kind=local")
         if "rule" in self.scorers and self.who_explains == "llm":
             raise ValueError("scorer rule executes rules: it needs explainer rule")
         return self
+
+    @field_validator("scorers")
+    @classmethod
+    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            SCORERS.named(name)  # ValueError: what there is
+        return value
+
+    def modules(self) -> tuple[str, ...]:
+        return (*super().modules(), *(SCORERS.modules()[name] for name in self.who_scores))
 
     @property
     def chats(self) -> bool:
@@ -96,7 +107,7 @@ class Options(Strict):
         return self.explainer or ("llm" if self.chats else "rule")
 
     @property
-    def who_scores(self) -> tuple[ScorerName, ...]:
+    def who_scores(self) -> tuple[str, ...]:
         if self.scorers:
             return self.scorers
         return ("detection", "fuzzing") if self.chats else ("rule", "simulation")

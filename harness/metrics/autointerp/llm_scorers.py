@@ -18,6 +18,7 @@ from harness.metrics.autointerp import prompts
 from harness.metrics.autointerp.contexts import NEAR_MISS, Context, Explanation, Item, Scored, UnitContexts, items
 from harness.metrics.autointerp.judge import Judge, JudgeError, Request
 from harness.metrics.autointerp.replies import Reply
+from harness.metrics.autointerp.scorer import register_scorer
 
 Pair = tuple[Explanation, UnitContexts]
 
@@ -213,3 +214,12 @@ def _simulated(unit: UnitContexts) -> list[Item]:
 
 def _generator(seed: int, unit: UnitContexts) -> np.random.Generator:
     return np.random.default_rng([seed, zlib.crc32(unit.site.encode()), unit.unit])
+
+
+def _asked(judge: Judge | None) -> Judge:
+    assert judge is not None, "options see to it"
+    return judge
+
+
+register_scorer("detection", lambda judge, seed: LlmDetection(_asked(judge), seed=seed), chat=True)
+register_scorer("fuzzing", lambda judge, seed: LlmFuzzing(_asked(judge), seed=seed), chat=True)

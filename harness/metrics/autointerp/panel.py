@@ -9,8 +9,9 @@ from typing import Literal
 
 from harness.metrics.autointerp.contexts import Explainer, Explanation, Scorer, UnitContexts
 from harness.metrics.autointerp.judge import ChatOptions, JudgeOptions
-
-ScorerName = Literal["rule", "embedding", "detection", "fuzzing", "simulation"]
+from harness.metrics.autointerp.llm_explainer import LlmExplainer
+from harness.metrics.autointerp.mining import RuleExplainer
+from harness.metrics.autointerp.scorer import SCORERS
 
 
 @dataclass(frozen=True)
@@ -42,40 +43,17 @@ class WithLogits:
 
 @contextmanager
 def panel(
-    judge: JudgeOptions, explainer: Literal["rule", "llm"], logit: bool, scorers: tuple[ScorerName, ...], seed: int
+    options: JudgeOptions, explainer: Literal["rule", "llm"], logit: bool, scorers: tuple[str, ...], seed: int
 ) -> Iterator[Panel]:
     """The judge, where one is needed, is closed with the block."""
-    from harness.metrics.autointerp.mining import RuleExplainer
-    from harness.metrics.autointerp.scoring import ExecutedSimulation, ExecutionScorer
-
-    if not isinstance(judge, ChatOptions):
-        rule: Explainer = WithLogits(RuleExplainer()) if logit else RuleExplainer()
-        made = {"rule": ExecutionScorer, "simulation": ExecutedSimulation, "embedding": _embedding}
-        yield Panel(rule, tuple(made[name]() for name in scorers))
-        return
-
-    from harness.metrics.autointerp.llm_explainer import LlmExplainer
-    from harness.metrics.autointerp.llm_scorers import LlmDetection, LlmFuzzing, LlmSimulation
-
-    asked = judge.open()
+    judge = options.open() if isinstance(options, ChatOptions) else None
     try:
         if explainer == "llm":
-            explains: Explainer = LlmExplainer(asked, promoted=logit)
+            assert judge is not None, "options see to it"
+            explains: Explainer = LlmExplainer(judge, promoted=logit)
         else:
             explains = WithLogits(RuleExplainer()) if logit else RuleExplainer()
-        by_judge = {
-            "rule": ExecutionScorer,
-            "embedding": _embedding,
-            "detection": lambda: LlmDetection(asked, seed=seed),
-            "fuzzing": lambda: LlmFuzzing(asked, seed=seed),
-            "simulation": lambda: LlmSimulation(asked),
-        }
-        yield Panel(explains, tuple(by_judge[name]() for name in scorers))
+        yield Panel(explains, tuple(SCORERS[name].make(judge, seed) for name in scorers))
     finally:
-        asked.close()
-
-
-def _embedding() -> Scorer:
-    from harness.metrics.autointerp.embedding import EmbeddingScorer
-
-    return EmbeddingScorer()
+        if judge is not None:
+            judge.close()

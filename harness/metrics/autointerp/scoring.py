@@ -7,7 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.stats import rankdata
 
-from harness.metrics.autointerp.contexts import NEAR_MISS, Explanation, Scored, UnitContexts, items
+from harness.metrics.autointerp.contexts import NEAR_MISS, Explanation, Scored, Scorer, UnitContexts, items
+from harness.metrics.autointerp.judge import Judge
+from harness.metrics.autointerp.scorer import register_scorer
 
 # What a scorer's answers are summed up by, first of all.
 MAIN = {"simulation": "pearson", "embedding": "auroc"}
@@ -122,3 +124,16 @@ def _executable(explanation: Explanation):
     if explanation.predict is None:
         raise ValueError(f"an explanation by {explanation.by!r} cannot be executed; use explainer rule")
     return explanation.predict
+
+
+def _simulation(judge: Judge | None, _seed: int) -> Scorer:
+    """By whoever explains: rules are executed, a judge is asked."""
+    if judge is None:
+        return ExecutedSimulation()
+    from harness.metrics.autointerp.llm_scorers import LlmSimulation
+
+    return LlmSimulation(judge)
+
+
+register_scorer("rule", lambda _judge, _seed: ExecutionScorer())
+register_scorer("simulation", _simulation)

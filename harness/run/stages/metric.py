@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.base.progress import stage_progress
-from harness.base.settings import Strict, modules_of
+from harness.base.settings import Strict
 from harness.metrics.metric import METRICS
 from harness.run.numerics import Numerics
 from harness.run.stages import codes
@@ -37,7 +37,7 @@ def stage(
         "resamples": evaluation.resamples,
         **numerics.as_config(),
     }
-    modules = (__name__, METRICS.modules()[metric], *modules_of(options))
+    modules = (__name__, METRICS.modules()[metric], *options.modules())
     return Stage("metric", f"{metric} of {name}", config, upstream, modules)
 
 

@@ -197,10 +197,14 @@ def harness(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, env=environment)
 
 
-def test_one_file_adds_an_architecture_a_dictionary_a_metric_a_corpus_or_a_judge(toys: Path) -> None:
-    out = toys / "out"
-    done = harness(toys, "run", str(toys / "toys.yaml"), "--out", str(out))
+@pytest.fixture(scope="module")
+def out(toys: Path) -> Path:
+    done = harness(toys, "run", str(toys / "toys.yaml"), "--out", str(toys / "out"))
     assert done.returncode == 0, done.stderr
+    return toys / "out"
+
+
+def test_one_file_adds_an_architecture_a_dictionary_a_metric_a_corpus_or_a_judge(out: Path) -> None:
     native, dictionary = results.read(out).rows
     assert native.metrics["toy_sites/count"].value == 3
     assert 0 < native.metrics["loss/bits_per_byte"].value < 8
@@ -225,7 +229,7 @@ def test_what_was_added_is_listed_with_what_its_file_says(toys: Path) -> None:
         assert line in harness(toys, "list", kind).stdout
 
 
-def test_a_change_of_an_added_file_makes_what_it_computes_anew(toys: Path) -> None:
+def test_a_change_of_an_added_file_makes_what_it_computes_anew(toys: Path, out: Path) -> None:
     def computed() -> list[str]:
         said = harness(toys, "run", str(toys / "toys.yaml"), "--dry-run").stdout
         return [line.strip() for line in said.splitlines() if "toy_sites of" in line and "stored" not in line]

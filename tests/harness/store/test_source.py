@@ -193,6 +193,7 @@ MOVES: list[tuple[str, set[str]]] = [
     ("harness/metrics/autointerp/openai_judge.py", NOTHING),  # a rule is the judge here
     ("harness/metrics/autointerp/local_judge.py", NOTHING),
     ("harness/metrics/autointerp/limits.py", NOTHING),
+    ("harness/metrics/autointerp/embedding.py", NOTHING),  # a scorer that is not asked for
     ("harness/metrics/autointerp/*", {"autointerp"}),
     ("harness/metrics/tasks/command.py", NOTHING),
     ("harness/metrics/tasks/*", {"tasks"}),
