@@ -52,7 +52,7 @@ def log_results(folder: Path, store: Path) -> str:
 def _seed_result(row: Row, seed: int) -> SeedResult:
     at = row.seeds.index(seed)
     found = [
-        Measurement(name, value, figure.unit, figure.direction, figure.version, saw=figure.saw, timing=figure.timing)
+        Measurement(name, value, figure.unit, figure.direction, figure.version)
         for name, figure in row.metrics.items()
         if (value := figure.seeds[at]) is not None
     ]

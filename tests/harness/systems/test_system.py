@@ -193,3 +193,15 @@ def test_a_dictionary_in_float32_works_on_a_subject_in_bfloat16(tokens: Tensor) 
     assert spliced.isfinite().all()
     with system.running(dict.fromkeys(system.sites, identity), error="keep"):
         assert relative(logits(system, tokens).float(), logits(system, tokens).float()) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "width"), [("moex", 12), ("switch", 12), ("pools", 9), ("dense", None), ("peer", None), ("monet-hd", None)]
+)
+def test_units_stand_in_groups_where_the_layer_says_so_and_never_in_a_dictionary(name: str, width: int | None) -> None:
+    system = System(name, subject(name), None)
+    for site, layer in system.decomposition.items():
+        assert system.group_width(site) == width
+        assert layer.n_units % (width or 1) == 0
+    with_dictionary = grafted("topk")
+    assert {with_dictionary.group_width(site) for site in with_dictionary.sites} == {None}
