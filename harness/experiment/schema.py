@@ -69,6 +69,10 @@ class Experiment(Strict):
     baseline: str | None = Field(
         default=None, description="The row that the others are compared with, paired by document."
     )
+    headline: tuple[str, ...] = Field(
+        default=("loss/spliced_bits_per_byte",),
+        description="Figures whose differences from the baseline get a verdict, where there are several seeds.",
+    )
     scaling: tuple[str, ...] = Field(
         default=(),
         description="Rows of several sizes whose loss against training FLOPs is fitted (harness/tables/scaling.py).",

@@ -40,9 +40,10 @@ def measure(evaluation: Evaluation, options: Options) -> list[Measurement]:
     - units_zeroed, rest_zeroed: only the rest, only the units;
     - zero_ablated, mean_ablated: the site's output replaced by zero, by its mean over the dev split;
     - spliced_kl: mean KL(spliced ‖ native) over tokens, in nats;
-    - recovered = (CE_zero − CE_spliced) / (CE_zero − CE_native) (SAEBench's "ce_loss_score", all sites at once).
+    - recovered = (CE_zero − CE_spliced) / (CE_zero − CE_native) (SAEBench's "ce_loss_score", all sites at once);
+      recovered_mean: the same with CE_mean. Zero ablation leaves a model worse than a unigram, which flatters.
 
-    The last two are for grafted dictionaries alone: 0 and 1 by construction where the units are the model.
+    The last three are for grafted dictionaries alone: 0, 1 and 1 by construction where the units are the model.
     """
     system = evaluation.system
     everywhere = dict.fromkeys(system.sites, _identity)
@@ -82,11 +83,12 @@ def measure(evaluation: Evaluation, options: Options) -> list[Measurement]:
         found.append(_ratio(f"loss/{name}_bits_per_byte", sums * per_byte, n_bytes, "bit/byte", direction, evaluation))
     if not system.native:
         found.append(_ratio("loss/spliced_kl", kl, n_tokens, "nat/token", "lower", evaluation))
-        found.append(_recovered(nats["zero_ablated"], nats["spliced"], found[0], n_tokens, evaluation))
+        for name, ablated in (("recovered", "zero_ablated"), ("recovered_mean", "mean_ablated")):
+            found.append(_recovered(name, nats[ablated], nats["spliced"], found[0], n_tokens, evaluation))
     saw = f"{int(n_tokens.sum()):,} targets in {evaluation.sequences_read():,} sequences"
     found = [replace(measured, saw=saw) for measured in found]
     if system.native:
-        found += not_applicable(["loss/spliced_kl", "loss/recovered"], VERSION, BY_CONSTRUCTION)
+        found += not_applicable(["loss/spliced_kl", "loss/recovered", "loss/recovered_mean"], VERSION, BY_CONSTRUCTION)
     return found
 
 
@@ -117,14 +119,14 @@ def _ratio(
 
 
 def _recovered(
-    zero: Tensor, spliced: Tensor, native: Measurement, n_tokens: Tensor, evaluation: Evaluation
+    name: str, zero: Tensor, spliced: Tensor, native: Measurement, n_tokens: Tensor, evaluation: Evaluation
 ) -> Measurement:
     sums = resampled_sums(torch.stack([zero, spliced, n_tokens], 1).numpy(), evaluation.resamples)
     zero_ce, spliced_ce = sums[:, 0] / sums[:, 2], sums[:, 1] / sums[:, 2]
     assert native.replicates is not None
     value = float((zero.sum() - spliced.sum()) / (zero.sum() - native.value * n_tokens.sum()))
     replicates = (zero_ce - spliced_ce) / (zero_ce - native.replicates)
-    return Measurement("loss/recovered", value, "", "higher", VERSION, replicates, "documents")
+    return Measurement(f"loss/{name}", value, "", "higher", VERSION, replicates, "documents")
 
 
 def _dev_means(evaluation: Evaluation) -> dict[Site, Tensor]:

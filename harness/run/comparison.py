@@ -63,6 +63,7 @@ def run(plan: Plan, store: Store, out: Path) -> Table:
                 with_dense_equivalent(results, experiment.scaling),
                 source.model_copy(update={"matched": plan.matching.statement}),
                 experiment.baseline,
+                experiment.headline,
             )
             _write(table, plan, store, out)
             invocation.finish(table, out)

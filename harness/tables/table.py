@@ -15,12 +15,14 @@ from typing import Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
+from scipy.stats import false_discovery_control
 
 from harness.base.files import write_atomically
 from harness.tables.measurement import Direction, Measurement
 from harness.tables.statistics import interval, paired_difference
 
 SCHEMA_VERSION = 1
+FALSE_DISCOVERIES = 0.05  # share of the verdicts better and worse that may be wrong
 SCHEMA_PATH = Path(__file__).with_name("table.schema.json")
 Kind = Literal["reference", "subject", "dictionary"]
 
@@ -62,8 +64,12 @@ class Row(_Model):
     notes: list[str] = []
 
 
+Verdict = Literal["better", "worse", "unresolved"]
+
+
 class Difference(_Model):
-    """a − b on the same documents, mean over seeds."""
+    """a − b on the same documents, mean over seeds. p: of no difference, over seeds; None with one seed. verdict: of
+    headline figures alone, at a false discovery rate of 5% over all of them together (Benjamini and Hochberg 1995)."""
 
     a: str
     b: str
@@ -71,6 +77,8 @@ class Difference(_Model):
     value: float
     low: float | None
     high: float | None
+    p: float | None = None
+    verdict: Verdict | None = None
 
 
 class Hardware(_Model):
@@ -137,11 +145,18 @@ class SeedResult:
     not_applicable: dict[str, str] = field(default_factory=dict)
 
 
-def build(comparison: str, results: Sequence[SeedResult], provenance: Provenance, baseline: str | None) -> Table:
+def build(
+    comparison: str,
+    results: Sequence[SeedResult],
+    provenance: Provenance,
+    baseline: str | None,
+    headline: Sequence[str] = (),
+) -> Table:
     """The table of these results; rows in the order their systems first appear.
 
     `baseline`: the system that every other subject or dictionary is compared with (None: no differences). Differences
-    are given for figures that were resampled, or that have several seeds. Raises ValueError where results contradict.
+    are given for figures that were resampled, or that have several seeds; those of `headline` get a verdict where there
+    are several seeds. Raises ValueError where results contradict.
     """
     by_system: dict[str, list[SeedResult]] = {}
     for result in results:
@@ -155,7 +170,25 @@ def build(comparison: str, results: Sequence[SeedResult], provenance: Provenance
         for row in rows:
             if row is not base:
                 differences += _differences(row, base, by_system[row.system], by_system[baseline])
+        differences = _judged(differences, base, headline)
     return Table(comparison=comparison, provenance=provenance, rows=rows, differences=differences)
+
+
+def _judged(differences: list[Difference], base: Row, headline: Sequence[str]) -> list[Difference]:
+    """With verdicts on the headline, corrected for how many of them are read."""
+    read = [
+        d for d in differences
+        if d.metric in headline and d.p is not None and base.metrics[d.metric].direction != "none"
+    ]  # fmt: skip
+    if not read:
+        return differences
+    adjusted = false_discovery_control([d.p for d in read])
+    verdicts: dict[tuple[str, str], Verdict] = {}
+    for d, p in zip(read, adjusted, strict=True):
+        lower = base.metrics[d.metric].direction == "lower"
+        clear: Verdict = "better" if (d.value < 0) == lower else "worse"
+        verdicts[d.a, d.metric] = clear if p <= FALSE_DISCOVERIES else "unresolved"
+    return [d.model_copy(update={"verdict": verdicts.get((d.a, d.metric))}) for d in differences]
 
 
 def _row(system: str, results: list[SeedResult]) -> Row:

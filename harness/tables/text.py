@@ -20,14 +20,18 @@ from harness.tables.table import Difference, Figure, Row, Table
 
 _ARROWS = {"lower": "↓", "higher": "↑", "none": ""}
 _READ_ME = (
-    "Each figure is the mean over seeds with its 95% interval in brackets (bootstrap over seeds and evaluation "
-    "documents; documents alone where there is one seed; no brackets where nothing can be resampled). "
+    "Each figure is the mean over seeds with its 95% interval in brackets (over seeds and evaluation documents; "
+    "documents alone where there is one seed; no brackets where neither varies). "
     "↓ lower is better, ↑ higher is better."
 )
 
+_VERDICTS = (
+    "Verdicts stand on headline figures with several seeds, and at most 5% of those that resolve anything are wrong by "
+    "chance (Benjamini-Hochberg over all of them); elsewhere an interval that holds 0 resolves nothing."
+)
 _ONE_SEED = (
-    "With one seed the interval, and so the verdict, is that of these very weights on other documents; trained anew "
-    "with another seed, a row may differ by more."
+    "Rows with one seed get no verdict: their interval is that of these very weights on other documents, and trained "
+    "anew with another seed they may differ by more."
 )
 
 
@@ -111,7 +115,8 @@ def _reasons(rows: Sequence[Row], metrics: Sequence[str]) -> list[str]:
 
 
 def _difference_columns(table: Table, family: str = "") -> list[list[str]]:
-    """Systems down, metrics across, each cell with its verdict. Left out: what has no better or worse, or is exact.
+    """Systems down, metrics across, each cell with its verdict if it has one. Left out: what has no better or worse, or
+    is exact.
 
     family: only metrics whose names begin so.
     """
@@ -129,9 +134,7 @@ def _difference_columns(table: Table, family: str = "") -> list[list[str]]:
             if d is None or d.low is None or d.high is None:
                 cells.append("")
                 continue
-            verdict = "better" if (d.value < 0) == (figure.direction == "lower") else "worse"
-            verdict = "unresolved" if d.low <= 0 <= d.high else verdict
-            cells.append(f"{cell(d.value, d.low, d.high)} {verdict}")
+            cells.append(f"{cell(d.value, d.low, d.high)} {d.verdict or ''}".rstrip())
         columns.append([_heading(table, metric), *cells])
     if not columns:
         return []
@@ -178,7 +181,7 @@ def markdown(table: Table) -> str:
     if columns:
         base = table.differences[0].b
         lines += ["", f"## difference from `{base}`", ""]
-        lines += [f"System minus `{base}`, on the same documents. An interval that holds 0 resolves nothing.", ""]
+        lines += [f"System minus `{base}`, on the same documents. {_VERDICTS}", ""]
         if _some_have_one_seed(table):
             lines += [_ONE_SEED, ""]
         header, *rows = zip(*columns, strict=True)

@@ -96,6 +96,10 @@ def test_a_dictionary_that_reconstructs_nothing_recovers_nothing_and_a_perfect_o
         dictionary.b_dec.data.zero_()  # pyright: ignore
     found = measured(system)
     assert found["loss/recovered"] == pytest.approx(0, abs=1e-6)
+    # Writing nothing is worse than writing the mean, or better; either way nothing but the reference moved.
+    ce = {name: found[f"loss/{name}_bits_per_byte"] for name in ("zero_ablated", "mean_ablated", "spliced")}
+    whole = ce["mean_ablated"] - found["loss/bits_per_byte"]
+    assert found["loss/recovered_mean"] == pytest.approx((ce["mean_ablated"] - ce["spliced"]) / whole, rel=1e-5)
     assert found["loss/spliced_bits_per_byte"] == pytest.approx(found["loss/zero_ablated_bits_per_byte"], rel=1e-6)
 
     class Perfect:
@@ -115,6 +119,7 @@ def test_a_dictionary_that_reconstructs_nothing_recovers_nothing_and_a_perfect_o
     perfect = {site: Perfect(dictionary) for site, dictionary in system.decomposition.items()}
     found = measured(System("perfect", system.model, perfect))  # pyright: ignore[reportArgumentType]
     assert found["loss/recovered"] == pytest.approx(1, abs=1e-5)
+    assert found["loss/recovered_mean"] == pytest.approx(1, abs=1e-5)
     assert found["loss/spliced_kl"] == pytest.approx(0, abs=1e-6)
 
 
