@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 
 from harness.base.files import write_atomically
 from harness.base.row_name import RowName
-from harness.report import dictionary_sweep, joint
+from harness.report import dictionary_sweep, joint, kept
 from harness.report.style import COLOURS, GREY, MARKERS, error
 from harness.tables.table import Row, Table
 
@@ -41,6 +41,7 @@ def write(table: Table, folder: Path, curves: Curves) -> list[Path]:
         "loss_against_sparsity": lambda axes: _scatter(
             axes, table, STRENGTH, "units that carry 95% of what is written"
         ),
+        "loss_against_kept": lambda axes: kept.against_k(axes, table),
         "loss_against_compute": lambda axes: _scatter(axes, table, FLOPS, "training compute (FLOP)"),
         "bits_per_byte": lambda axes: _losses(axes, table),
         "usage": lambda axes: _usage(axes, table),
