@@ -39,25 +39,15 @@ def measure(evaluation: Evaluation, options: Options) -> list[Measurement]:
     - spliced: the units' own output, error dropped (the identity for a native system; measured all the same);
     - units_zeroed, rest_zeroed: only the rest, only the units;
     - zero_ablated, mean_ablated: the site's output replaced by zero, by its mean over the dev split;
+    - carried = (CE_zero − CE_rest_zeroed) / (CE_zero − CE_native), carried_mean with CE_mean: the share of what the
+      layers do that the units alone carry. Where it is small, whatever is said of the units is said of little. [U]
     - spliced_kl: mean KL(spliced ‖ native) over tokens, in nats;
     - recovered = (CE_zero − CE_spliced) / (CE_zero − CE_native) (SAEBench's "ce_loss_score", all sites at once);
       recovered_mean: the same with CE_mean. Zero ablation leaves a model worse than a unigram, which flatters.
 
     The last three are for grafted dictionaries alone: 0, 1 and 1 by construction where the units are the model.
     """
-    system = evaluation.system
-    everywhere = dict.fromkeys(system.sites, _identity)
-    nothing = dict.fromkeys(system.sites, _drop_all)
-    zero = dict.fromkeys(system.sites, torch.zeros_like)
-    mean = {site: partial(_constant, value) for site, value in _dev_means(evaluation).items()}
-    variants: dict[str, Callable[[], AbstractContextManager[None]]] = {
-        "native": nullcontext,
-        "spliced": lambda: system.running(everywhere, error="drop"),
-        "units_zeroed": lambda: system.running(nothing, error="drop"),
-        "rest_zeroed": lambda: system.running(everywhere, error="drop", rest="drop"),
-        "zero_ablated": lambda: system.replacing(zero),
-        "mean_ablated": lambda: system.replacing(mean),
-    }
+    system, variants = evaluation.system, _variants(evaluation)
     nats = {name: evaluation.document_sums() for name in variants}
     kl, n_bytes, n_tokens = (evaluation.document_sums() for _ in range(3))
     for batch in evaluation.batches():
@@ -76,20 +66,40 @@ def measure(evaluation: Evaluation, options: Options) -> list[Measurement]:
         evaluation.by_document(document, batch.n_bytes[:, 1:].reshape(-1), n_bytes)
         evaluation.by_document(document, torch.ones_like(document), n_tokens)
 
-    found = summaries(nats.pop("native"), n_bytes, n_tokens, evaluation.resamples)
+    native = nats.pop("native")
+    found = summaries(native, n_bytes, n_tokens, evaluation.resamples)
     per_byte = 1 / math.log(2)
     for name, sums in nats.items():
         direction: Direction = "lower" if name == "spliced" else "none"
         found.append(_ratio(f"loss/{name}_bits_per_byte", sums * per_byte, n_bytes, "bit/byte", direction, evaluation))
+    shares = [("carried", "zero_ablated", "rest_zeroed"), ("carried_mean", "mean_ablated", "rest_zeroed")]
     if not system.native:
+        shares += [("recovered", "zero_ablated", "spliced"), ("recovered_mean", "mean_ablated", "spliced")]
         found.append(_ratio("loss/spliced_kl", kl, n_tokens, "nat/token", "lower", evaluation))
-        for name, ablated in (("recovered", "zero_ablated"), ("recovered_mean", "mean_ablated")):
-            found.append(_recovered(name, nats[ablated], nats["spliced"], found[0], n_tokens, evaluation))
+    for name, without, with_ in shares:
+        found.append(_share(name, nats[without], nats[with_], native, evaluation.resamples))
     saw = f"{int(n_tokens.sum()):,} targets in {evaluation.sequences_read():,} sequences"
     found = [replace(measured, saw=saw) for measured in found]
     if system.native:
         found += not_applicable(["loss/spliced_kl", "loss/recovered", "loss/recovered_mean"], VERSION, BY_CONSTRUCTION)
     return found
+
+
+def _variants(evaluation: Evaluation) -> dict[str, Callable[[], AbstractContextManager[None]]]:
+    """How the model is run, natively first."""
+    system = evaluation.system
+    everywhere = dict.fromkeys(system.sites, _identity)
+    nothing = dict.fromkeys(system.sites, _drop_all)
+    zero = dict.fromkeys(system.sites, torch.zeros_like)
+    mean = {site: partial(_constant, value) for site, value in _dev_means(evaluation).items()}
+    return {
+        "native": nullcontext,
+        "spliced": lambda: system.running(everywhere, error="drop"),
+        "units_zeroed": lambda: system.running(nothing, error="drop"),
+        "rest_zeroed": lambda: system.running(everywhere, error="drop", rest="drop"),
+        "zero_ablated": lambda: system.replacing(zero),
+        "mean_ablated": lambda: system.replacing(mean),
+    }
 
 
 def summaries(nats: Tensor, n_bytes: Tensor, n_tokens: Tensor, resamples: int) -> list[Measurement]:
@@ -118,15 +128,17 @@ def _ratio(
     return Measurement(name, value, unit, direction, VERSION, replicates, "documents")
 
 
-def _recovered(
-    name: str, zero: Tensor, spliced: Tensor, native: Measurement, n_tokens: Tensor, evaluation: Evaluation
-) -> Measurement:
-    sums = resampled_sums(torch.stack([zero, spliced, n_tokens], 1).numpy(), evaluation.resamples)
-    zero_ce, spliced_ce = sums[:, 0] / sums[:, 2], sums[:, 1] / sums[:, 2]
-    assert native.replicates is not None
-    value = float((zero.sum() - spliced.sum()) / (zero.sum() - native.value * n_tokens.sum()))
-    replicates = (zero_ce - spliced_ce) / (zero_ce - native.replicates)
-    return Measurement(f"loss/{name}", value, "", "higher", VERSION, replicates, "documents")
+def _share(name: str, without: Tensor, partly: Tensor, native: Tensor, resamples: int) -> Measurement:
+    """(CE_without − CE_partly) / (CE_without − CE_native), each nats by document; the number of targets cancels."""
+    columns = torch.stack([without, partly, native], 1).numpy()
+
+    def of(sums: np.ndarray) -> np.ndarray:
+        return (sums[:, 0] - sums[:, 1]) / (sums[:, 0] - sums[:, 2])
+
+    value = float(of(columns.sum(0, keepdims=True))[0])
+    return Measurement(
+        f"loss/{name}", value, "", "higher", VERSION, of(resampled_sums(columns, resamples)), "documents"
+    )
 
 
 def _dev_means(evaluation: Evaluation) -> dict[Site, Tensor]:

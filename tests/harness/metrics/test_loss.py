@@ -85,6 +85,7 @@ def test_a_native_system_splices_into_itself_and_its_units_are_all_it_has() -> N
     assert found["loss/rest_zeroed_bits_per_byte"] == pytest.approx(native, rel=1e-5)
     assert found["loss/units_zeroed_bits_per_byte"] == pytest.approx(found["loss/zero_ablated_bits_per_byte"], rel=1e-5)
     assert abs(found["loss/units_zeroed_bits_per_byte"] - native) > 1e-3
+    assert found["loss/carried"] == pytest.approx(1, abs=1e-4)
     assert math.isnan(found["loss/recovered"])  # by construction: its reason stands in the table
     assert math.isnan(found["loss/spliced_kl"])
 
@@ -138,3 +139,18 @@ def test_every_interval_holds_its_figure_and_comes_from_documents() -> None:
         assert m.resampled == "documents"
         assert m.replicates is not None
         assert np.min(m.replicates) <= m.value <= np.max(m.replicates)
+
+
+def test_what_no_unit_owns_is_not_carried_by_units() -> None:
+    """A side MLP beside the experts: the units carry what is left when it is taken away, and no more."""
+    system = System("pools", subject("pools", torch.float32), None)
+    found = measured(system)
+    ce = {name: found[f"loss/{name}_bits_per_byte"] for name in ("zero_ablated", "mean_ablated", "rest_zeroed")}
+    native = found["loss/bits_per_byte"]
+    for name, ablated in (("carried", "zero_ablated"), ("carried_mean", "mean_ablated")):
+        share = (ce[ablated] - ce["rest_zeroed"]) / (ce[ablated] - native)
+        assert found[f"loss/{name}"] == pytest.approx(share, rel=1e-6)
+    assert abs(found["loss/carried"] - 1) > 1e-3
+    for layer in system.model.feed_forwards():
+        layer.v.data.zero_()  # pyright: ignore (experts that write nothing carry nothing)
+    assert measured(system)["loss/carried"] == pytest.approx(0, abs=1e-5)
