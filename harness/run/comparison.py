@@ -32,6 +32,7 @@ from harness.tracking.runs import Invocation, TrackedRow, tracker
 from harness.training import teachers
 from harness.training.dictionary_record import DictionaryRecord
 from harness.training.record import CURVE_FILE
+from kernels.registry import nearest
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +66,9 @@ def run(plan: Plan, store: Store, out: Path) -> Table:
                 experiment.baseline,
                 experiment.headline,
             )
+            for name in experiment.headline:
+                if name not in table.metric_names() and "headline" in experiment.model_fields_set:
+                    log.warning("headline: no row has %r; %s", name, nearest(name, table.metric_names()))
             _write(table, plan, store, out)
             invocation.finish(table, out)
     return table
