@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.base.errors import HarnessError
+from harness.base.errors import BadInput, HarnessError
 from harness.base.files import store_root
 
 if TYPE_CHECKING:
@@ -99,6 +99,12 @@ def plan(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting. Repeatable.")
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 or auto (cuda where there is one).")] = "auto",
+    difference: Annotated[
+        float | None, typer.Option(help="Say how many seeds resolve a difference of so much in the headline figures.")
+    ] = None,
+    seen: Annotated[
+        Path | None, typer.Option(help="A results folder with several seeds, from which their spread is taken.")
+    ] = None,
 ) -> None:
     """Say what every system would take, before anything is trained: size, FLOPs, memory, time here.
 
@@ -111,8 +117,18 @@ def plan(
     from harness.store.stages import Store
 
     made = make_plan(load(experiment, set_), _numerics(device, "float32"))
+    if (difference is None) != (seen is None):
+        raise BadInput("--difference and --seen belong together: how much, and where seeds were seen to differ")
     for line in render_plan(made, estimates(made, Store(store_root()))):
         _say(line)
+    if difference is not None and seen is not None:
+        from harness.run.seeds import seed_lines
+        from harness.tables.folder import read
+
+        found = list(seed_lines(read(seen), made.experiment.baseline or "", made.experiment.headline, difference))
+        _say("")
+        for line in found or [f"{seen} has no rows with several seeds beside the baseline's"]:
+            _say(line)
 
 
 @app.command(name="list")
@@ -121,7 +137,6 @@ def list_(what: Annotated[str, typer.Argument(help="systems, metrics, corpora, j
     from harness.run.listing import KINDS, lines
 
     if what not in KINDS:
-        from harness.base.errors import BadInput
         from kernels.registry import nearest
 
         raise BadInput(f"list {what!r}: {nearest(what, list(KINDS))}")
@@ -170,7 +185,6 @@ def clean(
 
     What a running process uses stays.
     """
-    from harness.base.errors import BadInput
     from harness.store.clean import Cleaner, describe, size
 
     with Cleaner(store_root(), results or []) as cleaner:
@@ -306,7 +320,6 @@ def main() -> None:
 def _numerics(device: str, dtype: str) -> Numerics:
     import torch
 
-    from harness.base.errors import BadInput
     from harness.run.numerics import Numerics
     from kernels.registry import nearest
 
