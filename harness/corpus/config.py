@@ -49,7 +49,6 @@ class CorpusConfig(Strict):
     @abstractmethod
     def sources(self) -> dict[str, Sources]:
         """Every domain the corpus offers, or only the wanted ones where finding out costs. Raises BadInput."""
-        raise NotImplementedError
 
     def packages(self) -> tuple[str, ...]:
         """Distributions whose version decides the text."""

@@ -95,7 +95,6 @@ class ChatOptions(JudgeOptions):
     @abstractmethod
     def open(self) -> Judge:
         """The judge, to be closed after use. Raises JudgeError where it cannot be asked."""
-        raise NotImplementedError
 
     def folder(self) -> Path:
         """Where replies are kept."""
