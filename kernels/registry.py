@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import ast
 import difflib
-import importlib.util
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
@@ -48,7 +47,7 @@ class Registry(Mapping[str, E]):
     def modules(self) -> dict[str, str]:
         """Name → the module that registers it. Nothing is imported."""
         ours = registered(self.package, self.verb)
-        return {**ours, **{name: module_of(point) for name, point in self._others().items()}}
+        return {**ours, **{name: module_of(point) for name, point in self._plugged().items()}}
 
     def named(self, name: str) -> E:
         """The entry of a name. Raises ValueError, in one line: there is none (with the nearest), or its module cannot
@@ -72,21 +71,15 @@ class Registry(Mapping[str, E]):
     def broken(self) -> list[str]:
         """One line for each name of another package that cannot be used."""
         found = []
-        for name, point in self._others().items():
+        for name, point in self._plugged().items():
             try:
                 self.named(name)
             except ValueError as error:
                 found.append(f"{self.group}: {error} (of {_package(point)})")
         return found
 
-    def _others(self) -> dict[str, EntryPoint]:
-        found: dict[str, EntryPoint] = {}
-        for point in sorted(entry_points(group=self.group), key=lambda point: (point.name, point.value)):
-            if point.name in found or point.name in registered(self.package, self.verb):
-                _say(f"{self.group}: the name {point.name!r} is taken; {_package(point)} must choose another")
-            else:
-                found[point.name] = point
-        return found
+    def _plugged(self) -> dict[str, EntryPoint]:
+        return plugged(self.group, self.package, self.verb)
 
     def __getitem__(self, name: str) -> E:
         try:
@@ -136,13 +129,17 @@ def _names_in(file: Path, verb: str) -> list[str]:
     ]
 
 
-def file_of(module: str) -> Path | None:
-    """The file of a module, ours or an installed one's. Its packages are imported to find it, it is not."""
-    try:
-        found = importlib.util.find_spec(module)
-    except ImportError:
-        return None
-    return Path(found.origin) if found and found.origin and found.origin.endswith(".py") else None
+@cache
+def plugged(group: str, package: str, verb: str) -> dict[str, EntryPoint]:
+    """Name → entry point, of what other packages add to a registry; asked once in a process, since every installed
+    package is looked through."""
+    found: dict[str, EntryPoint] = {}
+    for point in sorted(entry_points(group=group), key=lambda point: (point.name, point.value)):
+        if point.name in found or point.name in registered(package, verb):
+            log.warning("%s: the name %r is taken; %s must choose another", group, point.name, _package(point))
+        else:
+            found[point.name] = point
+    return found
 
 
 def module_of(point: EntryPoint) -> str:
@@ -160,8 +157,3 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
 
 def _package(point: EntryPoint) -> str:
     return point.dist.name if point.dist is not None else module_of(point)
-
-
-@cache
-def _say(line: str) -> None:
-    log.warning("%s", line)

@@ -63,20 +63,19 @@ class Workshop:
         if (stored := self.store.finished(row.dictionary)) is not None:
             return stored
         together = {
-            key: (spec, name)
-            for key, spec, name in self._learnt(row.subject)
-            if key == row.dictionary.key or dictionary.learnt_together(row.spec.dictionary, spec)
+            stage.key: (stage, spec, name)
+            for stage, spec, name in self._learnt(row.subject)
+            if stage.key == row.dictionary.key or dictionary.learnt_together(row.spec.dictionary, spec)
         }
 
         def produce(work: dict[str, Path]) -> None:
-            wanted = {key: dictionary.WantedDictionaries(together[key][0], folder) for key, folder in work.items()}
+            wanted = {key: dictionary.WantedDictionaries(together[key][1], folder) for key, folder in work.items()}
             label = f"dictionaries of {row.spec.subject.name}, seed {row.seed}"
-            log.info("%s: %s", label, ", ".join(together[key][1] for key in wanted))
+            log.info("%s: %s", label, ", ".join(together[key][2] for key in wanted))
             model = subject.read(self.subject(row.trained), self.plan.numerics.device)
             dictionary.produce(wanted, model, self.corpus, row.seed, label)
 
-        stages = {other.dictionary.key: other.dictionary for other in self.plan.rows if other.dictionary is not None}
-        self.store.run_together([stages[key] for key in together], produce)
+        self.store.run_together([stage for stage, _, _ in together.values()], produce)
         _stop_if_asked()
         return self.store.root / row.dictionary.folder
 
@@ -111,10 +110,10 @@ class Workshop:
         ran = dict(TrainingRecord.load(self.subject(row.trained)).kernels)
         return ran if row.dictionary is None else ran | DictionaryRecord.load(self.dictionaries(row)).kernels
 
-    def _learnt(self, of: Stage) -> list[tuple[str, dictionary.DictionarySpec, str]]:
-        """Key, dictionaries and row of every planned row with dictionaries on this subject."""
+    def _learnt(self, of: Stage) -> list[tuple[Stage, dictionary.DictionarySpec, str]]:
+        """Stage, dictionaries and row of every planned row with dictionaries on this subject."""
         return [
-            (row.dictionary.key, row.spec.dictionary, row.spec.name)
+            (row.dictionary, row.spec.dictionary, row.spec.name)
             for row in self.plan.rows
             if row.dictionary is not None and row.spec.dictionary is not None and row.subject.key == of.key
         ]

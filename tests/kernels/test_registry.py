@@ -21,7 +21,7 @@ def colours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry[int]:
     monkeypatch.setattr(registry, "ROOT", tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     registry.registered.cache_clear()
-    registry._say.cache_clear()
+    registry.plugged.cache_clear()
     for name in [name for name in sys.modules if name.split(".")[0] == "paints" or name.endswith("_paint")]:
         del sys.modules[name]
     made: Registry[int] = Registry("colour", "paints", "test.colours")
@@ -51,6 +51,7 @@ def install(tmp_path: Path, put: Callable[[str, str], None]) -> Install:
         info.mkdir()
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
         (info / "entry_points.txt").write_text(f"[test.colours]\n{entry}\n")
+        registry.plugged.cache_clear()
 
     return package
 
