@@ -77,17 +77,19 @@ def run(
     loaded = load(experiment, overrides)
     from harness.run import comparison
     from harness.run.plan import make_plan
+    from harness.run.search import made_trials
     from harness.store.stages import Store
 
-    plan = make_plan(loaded, _numerics(device, dtype))
+    store = Store(store_root(), fresh=fresh)
+    plan = make_plan(loaded, _numerics(device, dtype), made_trials(store))
     if dry_run:
-        _print_plan(plan, Store(store_root(), fresh=fresh))
+        _print_plan(plan, store)
         return
     signal.signal(signal.SIGTERM, _on_sigterm)
     target = out or LOCAL_RESULTS / loaded.name
     if out and not replace:
         comparison.check_replaces_nothing(plan, out)
-    table = comparison.run(plan, Store(store_root(), fresh=fresh), target)
+    table = comparison.run(plan, store, target)
     _show(table)
     _say(f"\nresults: {target}/table.md, table.csv, table.json, figures/; again: harness show {target}")
 
@@ -114,12 +116,14 @@ def plan(
     from harness.run.estimate import estimates
     from harness.run.plan import make_plan
     from harness.run.plan_text import render_plan
+    from harness.run.search import made_trials
     from harness.store.stages import Store
 
-    made = make_plan(load(experiment, set_), _numerics(device, "float32"))
+    store = Store(store_root())
+    made = make_plan(load(experiment, set_), _numerics(device, "float32"), made_trials(store))
     if (difference is None) != (seen is None):
         raise BadInput("--difference and --seen belong together: how much, and where seeds were seen to differ")
-    for line in render_plan(made, estimates(made, Store(store_root()))):
+    for line in render_plan(made, estimates(made, store)):
         _say(line)
     if difference is not None and seen is not None:
         from harness.run.seeds import seed_lines

@@ -41,6 +41,8 @@ class FeedForward(nn.Module, ABC):
     auxiliary: in training mode, the layer's auxiliary losses on the last forward by name, unweighted, 0-d, with
     gradient. A layer that has the loss `name` has `name_coefficient` in its config.
 
+    rest_neurons: hidden neurons that belong to no unit (a side MLP's), which a reader has to read as well.
+
     group_width: units stand in groups of so many, one group after the other (the experts of a pool, the neurons of an
     expert); None where a layer has no groups.
 
@@ -50,6 +52,7 @@ class FeedForward(nn.Module, ABC):
 
     n_units: int
     group_width: int | None = None
+    rest_neurons: int = 0
     tap: Tap | None = None
     padding: Tensor | None = None
     # Roles of parameters, by their name inside the layer, where the default (norm if 1-D, matrix if 2-D) is wrong.

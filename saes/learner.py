@@ -25,8 +25,8 @@ SMALL = 2**19
 
 @dataclass
 class Learner:
-    """flops, seconds: of its own steps, its share where several learn at once. half: quality on held-out tokens when
-    half of the budget was spent."""
+    """flops, seconds, cpu_seconds: of its own steps, its share where several learn at once. half: quality on held-out
+    tokens when half of the budget was spent."""
 
     site: Hashable
     module: TrainingModule
@@ -36,6 +36,7 @@ class Learner:
     target: Standardisation
     flops: float = 0.0
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
     half: Quality | None = None
 
     @staticmethod

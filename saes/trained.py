@@ -30,9 +30,9 @@ class Trained:
 
     training_flops: its own steps (see TrainingDictionary.flops). collecting_flops: the subject's forward passes. A pass
     shared by several dictionaries is charged to each in full: alone it would have needed it. seconds: of its own steps,
-    its share where several learnt at once; collecting_seconds: the shared pass. On held-out tokens, None without them:
-    as_trained_half and as_trained select as in training, at half and at the full budget; at_inference is the saved
-    dictionary.
+    its share where several learnt at once; collecting_seconds: the shared pass; cpu_seconds, collecting_cpu_seconds:
+    the same in CPU time of all threads. On held-out tokens, None without them: as_trained_half and as_trained select as
+    in training, at half and at the full budget; at_inference is the saved dictionary.
     """
 
     dictionary: Dictionary
@@ -41,7 +41,9 @@ class Trained:
     training_flops: float
     collecting_flops: float
     seconds: float
+    cpu_seconds: float
     collecting_seconds: float
+    collecting_cpu_seconds: float
     as_trained_half: Quality | None
     as_trained: Quality | None
     at_inference: Quality | None

@@ -112,9 +112,10 @@ def _steps(
     rows_since = run.tokens
     batches = stream.batches(run.chunk, run.batch)
     while run.tokens < settings.train_tokens:
-        started = time.perf_counter()
+        started, cpu_started = time.perf_counter(), time.process_time()
         chunk, index, batch = next(batches)
         run.collecting_seconds += time.perf_counter() - started
+        run.collecting_cpu_seconds += time.process_time() - cpu_started
         # The rate in the middle of the batch: at its beginning that of the first one would be 0, at its end the last's.
         middle = (run.tokens + batch.n_tokens / 2) / max(settings.train_tokens, run.tokens + batch.n_tokens)
         factor = settings.lr_factor(middle)
@@ -159,7 +160,7 @@ class _Run:
         self._held_out = held_out
         self._held_out_activations: Activations | None = None
         self.step = self.tokens = self.chunk = self.batch = 0
-        self.collecting_seconds = 0.0
+        self.collecting_seconds = self.collecting_cpu_seconds = 0.0
         described = {name: (repr(a.site), type(a.config).__name__, repr(a.config)) for name, a in dictionaries.items()}
         self.fingerprint = hashlib.sha256(repr((described, settings)).encode()).hexdigest()
         saved = self._saved()
@@ -220,15 +221,17 @@ class _Run:
             took[name] = time.perf_counter() - started
             return result.without_graph()
 
-        begun = time.perf_counter()
+        begun, cpu_begun = time.perf_counter(), time.process_time()
         if objective is None:
             results = self.side_by_side.each(self.learners, alone)
         else:
             results = self._jointly(objective, batch, factor, progress, took)
         # Where several learnt at once their times overlap: what passed is shared out in proportion.
-        passed = (time.perf_counter() - begun) / sum(took.values())
+        passed, cpu_passed = time.perf_counter() - begun, time.process_time() - cpu_begun
         for name, learner in self.learners.items():
-            learner.seconds += took[name] * passed
+            share = took[name] / sum(took.values())
+            learner.seconds += share * passed
+            learner.cpu_seconds += share * cpu_passed
         return results
 
     def _jointly(
@@ -280,6 +283,7 @@ class _Run:
             "chunk": self.chunk,
             "batch": self.batch,
             "collecting_seconds": self.collecting_seconds,
+            "collecting_cpu_seconds": self.collecting_cpu_seconds,
             "dictionaries": {
                 name: {
                     "module": learner.module.state_dict(),
@@ -288,6 +292,7 @@ class _Run:
                     "target": (learner.target.mean, learner.target.scale),
                     "flops": learner.flops,
                     "seconds": learner.seconds,
+                    "cpu_seconds": learner.cpu_seconds,
                     "half": None if learner.half is None else asdict(learner.half),
                 }
                 for name, learner in self.learners.items()
@@ -313,11 +318,13 @@ class _Run:
         self.step, self.tokens = saved["step"], saved["tokens"]
         self.chunk, self.batch = saved["chunk"], saved["batch"]
         self.collecting_seconds = saved["collecting_seconds"]
+        self.collecting_cpu_seconds = saved["collecting_cpu_seconds"]
         for name, state in saved["dictionaries"].items():
             learner = self.learners[name]
             learner.module.load_state_dict(state["module"])
             learner.optimizer.load_state_dict(state["optimizer"])
             learner.flops, learner.seconds = state["flops"], state["seconds"]
+            learner.cpu_seconds = state["cpu_seconds"]
             learner.half = None if state["half"] is None else Quality(**state["half"])
         log.info("dictionaries in %s: going on from step %d, %d tokens", self.work, self.step, self.tokens)
 
@@ -354,7 +361,9 @@ class _Run:
             "training_flops": learner.flops,
             "collecting_flops": subject_flops_per_token * self.tokens,
             "seconds": learner.seconds,
+            "cpu_seconds": learner.cpu_seconds,
             "collecting_seconds": self.collecting_seconds,
+            "collecting_cpu_seconds": self.collecting_cpu_seconds,
             "as_trained_half": learner.half,
             "as_trained": trained_quality,
             "at_inference": inference_quality,

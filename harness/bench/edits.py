@@ -89,7 +89,7 @@ def _evaluation(system: System, size: EditSize, folder: Path) -> Evaluation:
         batch_sequences=16,
         resamples=1000,
         load_codes=load_codes,
-        cost=Cost(1, 1, 1.0, 1.0, 1, 1.0, 1),
+        cost=Cost(1, 1, 1.0, 1.0, 1, 1.0, 1.0, 1),
         artifacts=folder,
     )
 

@@ -33,12 +33,14 @@ C = TypeVar("C", bound="DictionaryConfig | Pretrained")
 @dataclass(frozen=True)
 class DictionarySpec:
     """Dictionaries on a subject: kind, configuration of each (or where they come from), the sites that get one, how
-    they are trained."""
+    they are trained. share: of the budget, which is theirs; on_top: whether that comes on top of their subject's."""
 
     kind: str
     config: DictionaryConfig | Pretrained
     sites: tuple[Site, ...]
     settings: TrainSettings
+    share: float | None = None
+    on_top: bool = False
 
 
 class SiteOptions(Strict):
@@ -55,6 +57,8 @@ class TrainedHere(SiteOptions):
         None  # short for training: {objective: ...}, so that it can stand in brackets
     )
     training: dict[str, Any] = Field(default_factory=dict)
+    share: float | None = Field(default=None, gt=0, lt=1, description="Of the budget, for the dictionaries.")
+    on_top: bool = Field(default=False, description="Not out of the budget, which the subject then gets whole.")
 
 
 def dictionary_spec(
@@ -76,7 +80,14 @@ def dictionary_spec(
         training["objective"] = checked.objective
     config = _built(config_class, checked, row)
     sites = _sites(checked, config.transcodes, subject, row)
-    return DictionarySpec(kind, config, sites, _train_settings(training, row))
+    share = checked.share
+    if share is None and not checked.on_top and experiment.search is not None:
+        share = next(iter(experiment.search.dictionary_shares), None)  # the others are tried too
+    if share is not None and experiment.budget.matched != "training_flops":
+        raise BadInput(
+            f"systems.{row}.share: only where training_flops are matched, and here {experiment.budget.matched}"
+        )
+    return DictionarySpec(kind, config, sites, _train_settings(training, row), share, checked.on_top)
 
 
 def _pretrained(settings: dict[str, Any], row: str, subject: TrunkConfig) -> DictionarySpec:

@@ -31,7 +31,8 @@ class SubjectSpec:
     """A model to train: architecture (name in the registry of models), its settings, how it is trained.
 
     untrained: a control that stays as it was initialised. teacher: what its target names: another subject of the
-    experiment, or the folder of a Hugging Face model. origin: the trained dense subject that it starts from.
+    experiment, or the folder of a Hugging Face model. origin: the trained dense subject that it starts from. budget:
+    the part of the experiment's that its own row gets, where the row says so.
     """
 
     name: str
@@ -41,6 +42,7 @@ class SubjectSpec:
     untrained: bool = False
     teacher: SubjectSpec | Path | None = None
     origin: SubjectSpec | None = None
+    budget: float | None = None
 
     @property
     def config(self) -> TrunkConfig:
@@ -58,6 +60,22 @@ class SystemSpec:
     name: str
     subject: SubjectSpec
     dictionary: DictionarySpec | None
+
+    @property
+    def budget(self) -> float | None:
+        """The part of the experiment's that it gets, where the row says so."""
+        return self.subject.budget if self.dictionary is None else None
+
+    @property
+    def splits_budget(self) -> bool:
+        """Whether a share of the budget is its dictionaries', and its subject one of its own with what is left."""
+        return self.dictionary is not None and self.dictionary.share is not None and not self.dictionary.on_top
+
+    @property
+    def solved_alone(self) -> bool:
+        """Whether it is solved for an amount of its own, though it is not matched with the others."""
+        on_top = self.dictionary is not None and self.dictionary.on_top and self.dictionary.share is not None
+        return self.budget is not None or on_top
 
 
 @dataclass(frozen=True)
@@ -104,11 +122,14 @@ def _subject(part: Part, options: dict[str, Any], asked: _Asked) -> SubjectSpec:
     untrained = settings.pop("untrained", False)
     if not isinstance(untrained, bool):
         raise BadInput(f"{where}.untrained = {untrained!r}: must be true or false")
+    budget = settings.pop("budget", None)
+    if budget is not None and not (isinstance(budget, int | float) and budget > 0 and not isinstance(budget, bool)):
+        raise BadInput(f"{where}.budget = {budget!r}: must be a number above 0, the part of the budget that it gets")
     dense = settings.pop("upcycle", None)
     allowed = [key for key in registered.config_class.settings() if key not in (*_OF_CORPUS, *registered.fixed)]
     for key in settings:
         if key not in allowed:
-            known = [*allowed, "training", "untrained", "upcycle", "variant"]
+            known = [*allowed, "budget", "training", "untrained", "upcycle", "variant"]
             raise BadInput(f"{where}.{key}: unknown key; {nearest(key, known)}")
     try:
         registered.config(**settings)
@@ -117,7 +138,7 @@ def _subject(part: Part, options: dict[str, Any], asked: _Asked) -> SubjectSpec:
     teacher = None
     if training.teacher is not None and not untrained:
         teacher = _teacher(training.teacher, str(part), asked)
-    spec = SubjectSpec(str(part), part.name, settings, training, untrained, teacher)
+    spec = SubjectSpec(str(part), part.name, settings, training, untrained, teacher, budget=budget)
     return spec if dense is None else _upcycled(spec, dense, asked)
 
 

@@ -13,7 +13,7 @@ from harness.base.errors import BadInput
 from harness.base.reading import from_yaml, split_outside_brackets
 from harness.base.settings import Strict, validated
 from harness.corpus.config import AnyCorpus
-from harness.training.config import LearningRateTrials, TrainingConfig
+from harness.training.config import TrainingConfig
 from kernels.registry import nearest
 
 EXPERIMENTS = Path(__file__).parent
@@ -51,6 +51,37 @@ class BudgetConfig(Strict):
     )
 
 
+Factor = Annotated[float, Field(gt=0)]
+
+
+class SearchConfig(Strict):
+    """Short trainings that choose, on dev, the shape of every system and its learning rates: equally many for each."""
+
+    share: float = Field(default=0.25, gt=0, le=1, description="Of what a row gets, what each of its trials gets.")
+    seeds: int = Field(default=1, ge=1, description="Trainings of each trial, whose mean counts.")
+    rates: tuple[Factor, ...] = Field(
+        default=(0.5, 1.0, 2.0), min_length=1, description="Factors on all learning rates, tried with the best shape."
+    )
+    shapes: dict[str, tuple[dict[str, Any], ...]] = Field(
+        default_factory=dict, description="Row -> settings that are tried for it. As many for every row."
+    )
+    dictionary_shares: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
+        default=(), description="Parts of the budget that are tried for a row's dictionaries."
+    )
+    dictionary_rates: tuple[Factor, ...] = Field(
+        default=(1.0,), min_length=1, description="Factors on the dictionaries' learning rate, at the best share."
+    )
+
+    @model_validator(mode="after")
+    def _as_many_for_every_row(self) -> SearchConfig:
+        counts = {row: len(shapes) for row, shapes in self.shapes.items()}
+        if len(set(counts.values())) > 1:
+            raise ValueError(f"shapes: every row gets as many, these differ: {counts}")
+        if 0 in counts.values():
+            raise ValueError("shapes: a row needs at least one")
+        return self
+
+
 class Experiment(Strict):
     """One comparison: corpus, budget, systems, seeds, metrics. It yields one table."""
 
@@ -59,7 +90,7 @@ class Experiment(Strict):
     corpus: AnyCorpus = Field(default_factory=dict, validate_default=True)
     budget: BudgetConfig = BudgetConfig()
     training: TrainingConfig = TrainingConfig()
-    learning_rate_trials: LearningRateTrials | None = None
+    search: SearchConfig | None = None
     dictionary_training: dict[str, Any] = Field(default_factory=dict)
     evaluation: EvaluationConfig = EvaluationConfig()
     systems: dict[str, dict[str, Any]] = Field(min_length=1)

@@ -19,7 +19,7 @@ from harness.systems.system import Encoded
 from harness.tables.measurement import Direction, Measurement
 from harness.tables.statistics import document_bootstrap
 
-VERSION = 2
+VERSION = 3
 SHARE = 0.95
 
 
@@ -33,6 +33,8 @@ def measure(evaluation: Evaluation, options: Options) -> list[Measurement]:
 
     - l0: non-zero entries per token; l0_p10, l0_p90: its quantiles over the tokens of all sites;
     - strength_l0: fewest entries whose strengths sum to at least 95% of the token's Σ strength;
+    - rest_neurons: hidden neurons that belong to no unit (a side MLP's). They are in every L0: who reads the layer has
+      to read them too [U];
     - gini, hoyer: inequality of the strengths of one token over all units, silent ones included, mean over tokens.
       Gini is 0 for equal strengths and (n−1)/n for a single firing unit; Hoyer (√n − l1/l2)/(√n − 1) is 0 and 1
       (Hoyer 2004; Hurley & Rickard 2009). Tokens on which nothing fires count 1 in both.
@@ -46,10 +48,14 @@ def measure(evaluation: Evaluation, options: Options) -> list[Measurement]:
     evaluation.by_document(documents, torch.ones(len(documents)), tokens)
     lengths = []
     n_sites = len(evaluation.system.sites)
+    rest = [evaluation.system.rest_neurons(site) for site in evaluation.system.sites]
     for site in evaluation.system.sites:
         encoded = evaluation.load_codes(site)
         per_token = token_sparsity(encoded)
-        lengths.append(encoded.codes.row_lengths()[counted])
+        more = evaluation.system.rest_neurons(site)
+        for name in ("l0", "strength_l0"):
+            per_token[name] += more
+        lengths.append(encoded.codes.row_lengths()[counted] + more)
         for name in names:
             evaluation.by_document(documents, per_token[name][counted] / n_sites, sums[name])
 
@@ -67,6 +73,7 @@ def measure(evaluation: Evaluation, options: Options) -> list[Measurement]:
         row("strength_l0_total", sums["strength_l0"] * n_sites, "units/token", "lower"),
         row("gini", sums["gini"], "", "higher"),
         row("hoyer", sums["hoyer"], "", "higher"),
+        Measurement("sparsity/rest_neurons", sum(rest) / n_sites, "neurons/layer", "lower", VERSION),
         Measurement("sparsity/tokens", float(len(documents)), "tokens", "none", VERSION),
     ]
     return [replace(measured, saw=f"{len(documents):,} tokens of text") for measured in found]

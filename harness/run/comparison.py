@@ -16,7 +16,7 @@ from harness.base.files import check_writable, digest, write_atomically
 from harness.metrics.metric import METRICS
 from harness.report import figures
 from harness.run import notes
-from harness.run.plan import Plan, PlannedRow
+from harness.run.plan import Plan, PlannedRow, make_plan
 from harness.run.stages import metric
 from harness.run.stages.subject import SubjectStages
 from harness.run.workshop import Workshop
@@ -47,6 +47,10 @@ def run(plan: Plan, store: Store, out: Path) -> Table:
         torch.cuda.set_device(gpu)  # Triton starts kernels on the current device, wherever tensors are
     check_writable(out)
     experiment = plan.experiment
+    if not plan.decided:
+        with store.in_use([plan.corpus]):
+            trials = Workshop(plan, store)
+            plan = make_plan(experiment, plan.numerics, trials.trial)
     with store.in_use(plan.stages()):
         workshop = Workshop(plan, store)
         corpus = workshop.corpus
@@ -116,11 +120,12 @@ def _row(row: PlannedRow, workshop: Workshop, invocation: Invocation, out: Path)
             spec.name,
             "dictionary" if spec.dictionary else "subject",
             row.seed,
-            measurements + (record.measurements() if record else []),
+            measurements + (record.measurements() if record else []) + notes.searched(plan.choices, spec),
             RowProvenance(kernels=kernels, stages=_keys(row, plan)),
             notes=[
                 *plan.matching.notes(spec.name),
                 *notes.how_trained(spec.subject, workshop.subject(row.trained)),
+                *notes.how_chosen(plan.choices, spec),
                 *notes.how_much_text(plan.experiment.evaluation, workshop.corpus),
                 *(spec.dictionary.config.notes() if spec.dictionary else []),
                 *(record.notes() if record else []),
@@ -172,12 +177,17 @@ def _keys(row: PlannedRow, plan: Plan) -> dict[str, str]:
     stages = {"corpus": plan.corpus, "subject": row.subject, "codes": row.codes, **row.metrics}
     if row.dictionary is not None:
         stages["dictionary"] = row.dictionary
-    stages |= {f"trial x {scale:g}": stage for scale, stage in row.trained.trials.items()}
+    stages |= {trial.stage.label: trial.stage for trial in plan.trials if trial.spec.name in _parts(row)}
     if isinstance(row.trained.teacher, SubjectStages):
         stages["teacher"] = row.trained.teacher.stage
-    if row.trained.origins:
-        stages["upcycled from"] = row.trained.origins[row.seed].stage
+    if row.trained.origin is not None:
+        stages["upcycled from"] = row.trained.origin.stage
     return {name: stage.key for name, stage in stages.items()}
+
+
+def _parts(row: PlannedRow) -> tuple[str, str]:
+    """The names under which trials of the row were made: its subject's, and its own."""
+    return row.spec.subject.name, row.spec.name
 
 
 def _write(table: Table, plan: Plan, store: Store, out: Path) -> None:

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 import models
-from harness.experiment.budget import Line, size_of
+from harness.experiment.budget import size_of
+from harness.experiment.matching import Line
 from harness.experiment.rows import SubjectSpec
 from harness.experiment.schema import Experiment
 from harness.run.plan import Plan, PlannedRow
@@ -20,6 +21,7 @@ from harness.store.stages import Store
 from harness.training.objective import Objective
 from harness.training.optimizer import MuonAdamW, clip_gradients
 from harness.training.record import TrainingRecord
+from harness.training.trials import Choice
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +43,8 @@ def estimates(plan: Plan, store: Store) -> dict[str, RowEstimate]:
     """For every row, one seed. Seconds of subjects: `stored` where the very stage is in the store; else `timed`, on two
     training steps with random tokens here and now. A model that may not fit in memory is not tried: its seconds are its
     FLOPs at the speed of the slowest other (`by FLOPs`). Dictionaries: their and their collecting FLOPs at the speed of
-    their subject. Learning-rate trials are included, measuring the metrics is not."""
+    their subject. Trials that are still to be made are included, each seed with an equal part of them; measuring the
+    metrics is not."""
     found: dict[str, RowEstimate] = {}
     speeds: dict[str, tuple[float, str]] = {}  # FLOPs a second, by the subject's stage
     charged: set[str] = set()
@@ -51,10 +54,11 @@ def estimates(plan: Plan, store: Store) -> dict[str, RowEstimate]:
             continue
         line = lines[row.spec.name]
         memory = training_memory(line, plan.experiment)
-        own = 0.0 if row.subject.key in charged else line.budget.subject_flops + line.budget.trial_flops
+        own = 0.0 if row.subject.key in charged else line.budget.subject_flops
         own += 0.0 if row.subject.key in charged else _teacher_forward_flops(line, plan.experiment)
         charged.add(row.subject.key)
         own += line.budget.collecting_flops + line.budget.dictionary_flops
+        own += _trials_to_come(plan.choices.get(row.spec.name)) / len(plan.experiment.seeds)
         if not own:  # says nothing about the speed at which other rows of the subject train
             found[row.spec.name] = RowEstimate(0.0, "nothing to train", memory)
             continue
@@ -63,6 +67,10 @@ def estimates(plan: Plan, store: Store) -> dict[str, RowEstimate]:
         speed, source = speeds[row.subject.key]
         found[row.spec.name] = RowEstimate(own / speed, source, memory)
     return found
+
+
+def _trials_to_come(choice: Choice | None) -> float:
+    return 0.0 if choice is None else choice.planned_flops - choice.flops
 
 
 def training_memory(line: Line, experiment: Experiment) -> int:
@@ -91,17 +99,18 @@ def _speed(
     row: PlannedRow, plan: Plan, store: Store, memory: int, known: dict[str, tuple[float, str]]
 ) -> tuple[float, str]:
     """FLOPs a second, and where that comes from; `known`: those of the other subjects."""
-    folder = store.root / row.subject.folder
+    folder, size = store.root / row.subject.folder, size_of(row.spec.subject, plan.experiment)
     if not row.spec.subject.untrained and (folder / "training.json").is_file():
         record = TrainingRecord(**json.loads((folder / "training.json").read_text()))
-        return 3 * record.forward_flops_per_token * record.tokens / record.seconds, "stored"
+        own = size.step_flops * record.steps + 3 * record.forward_flops_per_token * record.tokens
+        return own / record.seconds, "stored"
     if memory > 0.5 * psutil.virtual_memory().available:
         slowest = min((speed for speed, _ in known.values()), default=1e10)
         return slowest, "by FLOPs"
     log.info("timing %s", row.spec.subject.name)
     seconds = _step_seconds(row.spec.subject, plan.experiment, plan.numerics.device)
     tokens = row.spec.subject.training.batch_sequences * plan.experiment.corpus.sequence_length
-    return 3 * size_of(row.spec.subject, plan.experiment).forward_flops * tokens / seconds, "timed"
+    return (3 * size.forward_flops * tokens + size.step_flops) / seconds, "timed"
 
 
 def _step_seconds(subject: SubjectSpec, experiment: Experiment, device: str) -> float:

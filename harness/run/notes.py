@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from harness.corpus import Corpus
-from harness.experiment.rows import SubjectSpec
+from harness.experiment.rows import SubjectSpec, SystemSpec
 from harness.experiment.schema import EvaluationConfig
+from harness.tables.measurement import Measurement
 from harness.training.record import TrainingRecord
-from harness.training.trials import Trials
+from harness.training.trials import Choice
+
+VERSION = 1  # of the figures in the family `search`
 
 
 def how_much_text(evaluation: EvaluationConfig, corpus: Corpus) -> list[str]:
@@ -30,6 +34,24 @@ def how_trained(spec: SubjectSpec, folder: Path) -> list[str]:
         notes.append(f"floor {record.floor:.3f} nat/token, last training loss {record.final_loss:.3f}")
     if isinstance(spec.teacher, Path):
         notes.append("the teacher's own training is not counted: nobody here knows what it took")
-    if (trials := Trials.load(folder)) is not None:
-        notes.append(trials.note())
     return notes
+
+
+def how_chosen(choices: Mapping[str, Choice], spec: SystemSpec) -> list[str]:
+    """Which shape and rates were chosen for a row, by which trials. Those of its subject stand at the subject's row."""
+    return [choices[spec.name].note()] if spec.name in choices else []
+
+
+def searched(choices: Mapping[str, Choice], spec: SystemSpec) -> list[Measurement]:
+    """The family `search`, beside the budget: what choosing for the row took, its subject's included."""
+    found = [choices[name] for name in _parts(spec) if name in choices]
+    if not found:
+        return []
+    return [
+        Measurement("search/training_flops", sum(choice.flops for choice in found), "FLOP", "lower", VERSION),
+        Measurement("search/trials", float(sum(choice.trials for choice in found)), "trials", "none", VERSION),
+    ]
+
+
+def _parts(spec: SystemSpec) -> tuple[str, ...]:
+    return (spec.subject.name,) if spec.dictionary is None else (spec.subject.name, spec.name)

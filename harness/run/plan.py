@@ -8,14 +8,17 @@ from dataclasses import dataclass
 from harness.base.errors import BadInput
 from harness.base.settings import Strict, validated
 from harness.corpus.references import REFERENCES
-from harness.experiment.budget import Matching, matched
+from harness.experiment.matching import Matching, matched
 from harness.experiment.rows import SystemSpec, system_specs
 from harness.experiment.schema import Experiment
 from harness.metrics.metric import METRICS
+from harness.run import search
 from harness.run.numerics import Numerics
+from harness.run.search import Outcomes, Trial
 from harness.run.stages import codes, corpus, dictionary, metric, reference, subject
 from harness.run.stages.subject import SubjectStages
 from harness.store.stages import Stage
+from harness.training.trials import Choice
 from kernels.registry import nearest
 
 
@@ -52,28 +55,39 @@ class Plan:
     rows: tuple[PlannedRow, ...]
     metric_options: dict[str, Strict]
     matching: Matching
+    choices: dict[str, Choice]
+    trials: tuple[Trial, ...]
+
+    @property
+    def decided(self) -> bool:
+        """Whether every trial was made: else the first candidates stand where a choice will be."""
+        return all(choice.made for choice in self.choices.values())
 
     def stages(self) -> list[Stage]:
         """Every stage once, in the order in which they can run."""
         everything = [self.corpus, *self.references.values()]
+        for trial in self.trials:
+            everything += trial.stages()
         for row in self.rows:
             everything += [*row.trained.before(), *row.stages()]
         return list({stage.key: stage for stage in everything}.values())
 
 
-def make_plan(experiment: Experiment, numerics: Numerics) -> Plan:
-    """Checks everything that can be checked before anything runs. Raises BadInput."""
-    matching = matched(experiment, system_specs(experiment))
+def make_plan(experiment: Experiment, numerics: Numerics, outcome: Outcomes = lambda _trial: None) -> Plan:
+    """Checks everything that can be checked before anything runs. `outcome`: knows, or makes, the trials that shapes
+    and learning rates are chosen by. Raises BadInput."""
+    text = corpus.stage(experiment.corpus)
+    found = search.searched(system_specs(experiment), experiment, numerics, text, outcome)
+    matching = matched(experiment, found.specs)
     options = _metric_options(experiment)
     for name in experiment.references:
         if name not in REFERENCES:
             raise BadInput(f"references: no reference {name!r}; {nearest(name, REFERENCES)}")
-    text = corpus.stage(experiment.corpus)
     references = {name: reference.stage(name, experiment.evaluation, text) for name in experiment.references}
     rows = tuple(
         _row(spec, seed, experiment, numerics, text, options) for spec in matching.specs for seed in experiment.seeds
     )
-    return Plan(experiment, numerics, text, references, rows, options, matching)
+    return Plan(experiment, numerics, text, references, rows, options, matching, found.choices, found.trials)
 
 
 def _row(

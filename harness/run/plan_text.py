@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from harness.experiment.budget import Line
+from harness.experiment.matching import Line
 from harness.run.estimate import RowEstimate
 from harness.run.plan import Plan
+from harness.training.trials import Choice
 
 _HEADER = (
     "system",
@@ -28,7 +29,10 @@ _HEADER = (
 def render_plan(plan: Plan, estimates: dict[str, RowEstimate]) -> list[str]:
     """Lines: a table with a row for each system, then what is matched, and what the figures are."""
     seeds = len(plan.experiment.seeds)
-    rows = [_HEADER, *(_cells(line, estimates[line.spec.name]) for line in plan.matching.lines)]
+    rows = [
+        _HEADER,
+        *(_cells(line, estimates[line.spec.name], plan.choices.get(line.spec.name)) for line in plan.matching.lines),
+    ]
     kept = [i for i in range(len(_HEADER)) if i in (0, len(_HEADER) - 1) or any(row[i] for row in rows[1:])]
     widths = {i: max(len(row[i]) for row in rows) for i in kept}
     lines = [
@@ -47,8 +51,9 @@ def render_plan(plan: Plan, estimates: dict[str, RowEstimate]) -> list[str]:
         *lines,
         "",
         f"matched: {plan.matching.statement}",
+        *([] if plan.decided else ["not every trial was made: where a choice will be, the first candidate stands"]),
         f"time to train: {duration(total)} for {seeds} seed{'s' if seeds > 1 else ''}, without metrics; {sources}",
-        "FLOP: a multiply-add is two, training is 3 x forward. Memory: tensors while the subject trains.",
+        "FLOP: a multiply-add is two; training is 3 x forward, and Muon's products. Memory: tensors while it trains.",
     ]
 
 
@@ -58,7 +63,7 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _cells(line: Line, estimate: RowEstimate) -> tuple[str, ...]:
+def _cells(line: Line, estimate: RowEstimate, choice: Choice | None) -> tuple[str, ...]:
     budget = line.budget
     return (
         line.spec.name,
@@ -72,8 +77,8 @@ def _cells(line: Line, estimate: RowEstimate) -> tuple[str, ...]:
         f"{budget.origin_flops:.3e}" if budget.origin_flops else "",
         f"{budget.collecting_flops:.3e}" if budget.collecting_flops else "",
         f"{budget.dictionary_flops:.3e}" if budget.dictionary_flops else "",
-        f"{budget.trial_flops:.3e}" if budget.trial_flops else "",
+        f"{choice.planned_flops:.3e}" if choice else "",
         f"{estimate.memory / 1e9:.2f}",
         duration(estimate.seconds),
-        "; ".join(line.notes),
+        "; ".join([*line.notes, *([choice.note()] if choice else [])]),
     )

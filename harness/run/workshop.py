@@ -10,7 +10,8 @@ from harness.base.errors import Interrupted
 from harness.base.stop import STOP
 from harness.corpus import Corpus
 from harness.run.plan import Plan, PlannedRow
-from harness.run.stages import codes, corpus, dictionary, metric, reference, subject
+from harness.run.search import Trial
+from harness.run.stages import codes, corpus, dictionary, metric, reference, spliced_trial, subject, trial
 from harness.run.stages.subject import Start, SubjectStages
 from harness.store.stages import Stage, Store
 from harness.systems.evaluation import Evaluation
@@ -18,7 +19,7 @@ from harness.tables.measurement import Measurement
 from harness.training.dictionary_record import DictionaryRecord
 from harness.training.record import CURVE_FILE, TrainingRecord
 from harness.training.subject import Teacher
-from harness.training.trials import Outcome, Trials, chosen, trial_config
+from harness.training.trials import Outcome
 
 log = logging.getLogger(__name__)
 
@@ -45,16 +46,45 @@ class Workshop:
         """The folder of a trained subject. `follow` is told where the curve is written while it trains."""
         if (stored := self.store.finished(stages.stage)) is not None:
             return stored
-        for origin in stages.origins.values():
-            self.subject(origin)
-        teacher, trials = self._teacher(stages), self._trials(stages)
+        teacher = self._teacher(stages)
 
         def produce(work: Path) -> None:
             if follow:
                 follow(work / CURVE_FILE)
-            subject.produce(self._start(stages, stages.seed), teacher, trials, stages.stage.label, work)
+            subject.produce(self._start(stages), teacher, stages.stage.label, work)
 
         return self._finished(stages.stage, produce)
+
+    def trial(self, asked: Trial) -> Outcome:
+        """What a trial came to, made now unless it is stored."""
+        numerics = self.plan.numerics
+        if asked.dictionary is None:
+
+            def produce(work: Path) -> None:
+                trial.produce(self._start(asked.trained), asked.stage.label, work)
+
+        else:
+            trained, learnt = self.subject(asked.trained), self._trial_dictionaries(asked)
+            spec = asked.spec.dictionary
+            assert spec is not None
+
+            def produce(work: Path) -> None:
+                spliced_trial.produce(trained, learnt, spec, self.corpus, numerics, work)
+
+        with self.store.in_use(asked.stages()):
+            return Outcome.load(self._finished(asked.stage, produce))
+
+    def _trial_dictionaries(self, asked: Trial) -> Path:
+        stage, spec = asked.dictionary, asked.spec.dictionary
+        assert stage is not None
+        assert spec is not None
+
+        def produce(work: Path) -> None:
+            model = subject.read(self.subject(asked.trained), self.plan.numerics.device)
+            wanted = {stage.key: dictionary.WantedDictionaries(spec, work)}
+            dictionary.produce(wanted, model, self.corpus, asked.trained.seed, stage.label)
+
+        return self._finished(stage, produce)
 
     def dictionaries(self, row: PlannedRow) -> Path:
         """The folder of a row's dictionaries, trained in one pass of the subject with those of all rows like it."""
@@ -82,8 +112,7 @@ class Workshop:
     def evaluation(self, row: PlannedRow) -> Evaluation:
         """The row's system on the evaluation split. Its codes are there once `codes` was asked for."""
         folder, device = self.subject(row.trained), self.plan.numerics.device
-        trials = Trials.load(folder)
-        cost = TrainingRecord.load(folder).cost(trial_flops=trials.flops if trials else 0.0)
+        cost = TrainingRecord.load(folder).cost()
         grafts = None
         if row.spec.dictionary is not None:
             learnt = self.dictionaries(row)
@@ -125,27 +154,9 @@ class Workshop:
             return subject.read_foreign_teacher(stages.teacher, self.plan.numerics.device)
         return subject.read_teacher(self.subject(stages.teacher), self.plan.numerics.device)
 
-    def _trials(self, stages: SubjectStages) -> Trials | None:
-        """Runs the trials of a subject, with the first seed, and chooses among them."""
-        wanted, outcomes = self.plan.experiment.learning_rate_trials, {}
-        if wanted is None or not stages.trials:
-            return None
-        start = self._start(stages, self.plan.experiment.seeds[0])
-        for scale, stage in stages.trials.items():
-            training = trial_config(stages.spec.training, scale, wanted)
-            outcomes[scale] = Outcome.load(
-                self._finished(
-                    stage,
-                    lambda work, training=training, label=stage.label: subject.produce_trial(
-                        start, training, label, work
-                    ),
-                )
-            )
-        return chosen(outcomes, stages.spec.name)
-
-    def _start(self, stages: SubjectStages, seed: int) -> Start:
-        dense = self.store.root / stages.origins[seed].stage.folder if stages.origins else None
-        return Start(stages.spec, seed, self.corpus, self.plan.numerics, dense)
+    def _start(self, stages: SubjectStages) -> Start:
+        dense = None if stages.origin is None else self.subject(stages.origin)
+        return Start(stages.spec, stages.seed, self.corpus, self.plan.numerics, dense)
 
     def _finished(self, stage: Stage, produce: Callable[[Path], None]) -> Path:
         """The folder of a stage, produced unless it is stored. Raises Interrupted if SIGTERM came meanwhile."""

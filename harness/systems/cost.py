@@ -15,5 +15,5 @@ class Cost:
     training_flops: float
     training_tokens: int
     training_seconds: float
+    training_cpu_seconds: float  # of all threads of the process
     peak_memory_bytes: int | None  # None: it could not be told
-    trial_flops: float = 0.0  # of learning-rate trials, beside the training

@@ -91,6 +91,11 @@ class System:
         layer = self.decomposition[site]
         return layer.group_width if isinstance(layer, FeedForward) else None
 
+    def rest_neurons(self, site: Site) -> int:
+        """Hidden neurons of the site that belong to no unit. None in a dictionary: what it leaves out is its error."""
+        layer = self.decomposition[site]
+        return layer.rest_neurons if isinstance(layer, FeedForward) else 0
+
     @property
     def device(self) -> torch.device:
         return self.model.device

@@ -1,9 +1,11 @@
 """Dense-equivalent compute: the training FLOPs that a dense model needs for a system's loss.
 
-Through the rows of the scaling curve (dense models of at least three sizes) goes L = a · C^(−b), least squares in
-logarithms of bits per byte L against training FLOPs C. A system's dense-equivalent compute is the C at which the line
-has its loss; above its own FLOPs, the system is the more efficient one. There is no irreducible loss in the form: three
-points cannot tell one. Outside the curve's range of losses the figure is an extrapolation, and the row says so.
+Through the lower envelope of the rows of the scaling curve goes L = a · C^(−b), least squares in logarithms of bits per
+byte L against training FLOPs C. A row is on the envelope if none that takes as little or less has a loss as low: of
+dense shapes the best at each budget count (a curve of one shape flatters what is compared with it). A system's
+dense-equivalent compute is the C at which the line has its loss; above its own FLOPs, the system is the more efficient
+one. There is no irreducible loss in the form: three points cannot tell one. Outside the curve's range of losses the
+figure is an extrapolation, and the row says so.
 """
 
 from __future__ import annotations
@@ -16,11 +18,18 @@ import numpy as np
 from harness.tables.measurement import Measurement
 from harness.tables.table import SeedResult
 
-VERSION = 1
+VERSION = 2
 LOSS = "loss/spliced_bits_per_byte"  # of a dictionary row what the model does through it; of others their loss
 FLOPS = "cost/training_flops"
 NAME, RATIO = "scaling/dense_equivalent_flops", "scaling/dense_equivalent_ratio"
-_WHY_NOT = "the dense curve does not fall with compute"
+_WHY_NOT = "the dense curve has no three rows whose loss falls with compute"
+
+
+def on_envelope(flops: np.ndarray, losses: np.ndarray) -> np.ndarray:
+    """`[points]` bool: no point that takes as little or less has a loss as low or lower."""
+    no_dearer, no_worse = flops[:, None] >= flops, losses[:, None] >= losses  # [point, other]
+    better = no_dearer & no_worse & ~np.eye(len(flops), dtype=bool)
+    return np.logical_not(better.any(axis=1))
 
 
 def fit(flops: np.ndarray, losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -67,13 +76,17 @@ def _with(result: SeedResult, points: list[SeedResult]) -> SeedResult:
     *on_curve, (own_flops, own_loss) = pairs
     flops = np.array([point.value for point, _ in on_curve])
     losses = np.array([point.value for _, point in on_curve])
+    kept = on_envelope(flops, losses)
+    flops, losses = flops[kept], losses[kept]
+    if len(flops) < 3:
+        return replace(result, not_applicable={**result.not_applicable, NAME: _WHY_NOT, RATIO: _WHY_NOT})
     log_a, b = fit(flops, losses)
-    if b <= 0:
+    if not b > 0:
         reasons = {**result.not_applicable, NAME: _WHY_NOT, RATIO: _WHY_NOT}
         return replace(result, not_applicable=reasons)
     value = float(needed(np.array(own_loss.value), log_a, b))
     replicates = None
-    resampled = [loss.replicates for _, loss in pairs]
+    resampled = [loss.replicates for (_, loss), on in zip(pairs, [*kept, True], strict=True) if on]
     if all(each is not None for each in resampled):
         arrays = np.stack([np.asarray(each) for each in resampled])  # [points + 1, resamples]
         log_as, bs = fit(flops, arrays[:-1])

@@ -103,10 +103,3 @@ class TrainingConfig(Strict):
         """With every learning rate times `factor`."""
         rates = ("learning_rate", "matrix_learning_rate", "router_learning_rate", "table_learning_rate")
         return self.model_copy(update={name: getattr(self, name) * factor for name in rates})
-
-
-class LearningRateTrials(Strict):
-    """Short trainings of every subject with all its learning rates scaled; the best on dev is taken."""
-
-    scales: tuple[Annotated[float, Field(gt=0)], ...] = Field(default=(0.5, 1.0, 2.0), min_length=1)
-    tokens: int = Field(ge=1, description="Tokens of each trial.")

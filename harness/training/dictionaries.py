@@ -131,6 +131,7 @@ def _record(
         training_flops=sum(r.training_flops for r in done.values()),
         collecting_flops=first.collecting_flops,
         seconds=sum(r.seconds for r in done.values()) + first.collecting_seconds,
+        cpu_seconds=sum(r.cpu_seconds for r in done.values()) + first.collecting_cpu_seconds,
         kernels=kernels,
     )
 
@@ -173,6 +174,7 @@ def import_dictionaries(
         training_flops=0.0,
         collecting_flops=0.0,
         seconds=0.0,
+        cpu_seconds=0.0,
         kernels=dict(kernels),
     ).save(folder)
 

@@ -47,6 +47,7 @@ class DictionaryRecord:
     training_flops: float
     collecting_flops: float
     seconds: float
+    cpu_seconds: float
     kernels: dict[str, str]
 
     @staticmethod
@@ -70,8 +71,8 @@ class DictionaryRecord:
             training_flops=subject.training_flops + self.training_flops + self.collecting_flops,
             training_tokens=subject.training_tokens + self.tokens,
             training_seconds=subject.training_seconds + self.seconds,
+            training_cpu_seconds=subject.training_cpu_seconds + self.cpu_seconds,
             peak_memory_bytes=subject.peak_memory_bytes,
-            trial_flops=subject.trial_flops,
         )
 
     def measurements(self) -> list[Measurement]:

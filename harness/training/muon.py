@@ -42,6 +42,12 @@ class Muon(torch.optim.Optimizer):
         return loss
 
 
+def flops(rows: int, columns: int) -> int:
+    """Of one `orthogonal` (a multiply-add is 2): in each step the Gram matrix, its square, and their product with x."""
+    short, long = sorted((rows, columns))
+    return _STEPS * (2 * 2 * short * short * long + 2 * short**3)
+
+
 def orthogonal(matrix: Tensor) -> Tensor:
     """Five Newton–Schulz steps: the matrix `[m, n]` with singular values moved to between about 0.7 and 1.2."""
     a, b, c = _COEFFICIENTS

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from harness.training.config import TrainingConfig
-from harness.training.muon import Muon
+from harness.training.muon import Muon, flops
 from kernels.row_sparse_adam import RowSparseAdam
+from models.trunk import TrunkForCausalLM
 
 _BETAS, _EPS = (0.9, 0.95), 1e-10
 
@@ -70,6 +71,19 @@ class MuonAdamW(torch.optim.Optimizer):
         for name, part in self.parts.items():
             part.load_state_dict(state_dict[name])
         self._expose_groups()  # loading replaced the group dictionaries
+
+
+def step_flops(model: TrunkForCausalLM) -> float:
+    """FLOPs of the matrix products of one optimiser step, whatever the batch: Muon's. What is done element by element
+    is not counted, as in the forward pass."""
+    roles = model.parameter_roles()
+    return float(
+        sum(
+            flops(parameter.shape[0], parameter.shape[1])
+            for name, parameter in model.named_parameters()
+            if roles[name] == "matrix"
+        )
+    )
 
 
 @torch.no_grad()

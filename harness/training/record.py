@@ -5,20 +5,16 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from harness.systems.cost import Cost
-
-if TYPE_CHECKING:
-    pass
-
 
 CURVE_FILE = "curve.jsonl"
 
 
 @dataclass(frozen=True)
 class TrainingRecord:
-    """What training a subject took. Times are wall seconds on this machine, over all parts of an interrupted run.
+    """What training a subject took. Times are wall seconds and CPU seconds (of all threads of the process) on this
+    machine, over all parts of an interrupted run.
 
     tokens: those that went through the model. training_flops holds all of it: teacher_flops, the part that a teacher's
     training and its forward passes took, too. An untrained subject has 0 tokens. peak_memory_bytes: None where it
@@ -32,6 +28,7 @@ class TrainingRecord:
     forward_flops_per_token: float
     training_flops: float
     seconds: float
+    cpu_seconds: float
     tokens_per_second: float
     peak_memory_bytes: int | None
     final_loss: float | None
@@ -44,8 +41,8 @@ class TrainingRecord:
     def load(folder: Path) -> TrainingRecord:
         return TrainingRecord(**json.loads((folder / "training.json").read_text()))
 
-    def cost(self, trial_flops: float) -> Cost:
-        """As the cost of a system; `trial_flops` is what choosing the learning rates took beside it."""
+    def cost(self) -> Cost:
+        """As the cost of a system."""
         return Cost(
             parameters=self.parameters,
             active_parameters=self.active_parameters,
@@ -53,6 +50,6 @@ class TrainingRecord:
             training_flops=self.training_flops,
             training_tokens=self.tokens,
             training_seconds=self.seconds,
+            training_cpu_seconds=self.cpu_seconds,
             peak_memory_bytes=self.peak_memory_bytes,
-            trial_flops=trial_flops,
         )

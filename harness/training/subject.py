@@ -21,7 +21,7 @@ from harness.training.arguments import OneDevice
 from harness.training.config import Distillation, Floor, TrainingConfig
 from harness.training.memory import DeviceMemory
 from harness.training.objective import Objective, dev_cross_entropy, forward_flops_per_token
-from harness.training.optimizer import MuonAdamW, clip_gradients
+from harness.training.optimizer import MuonAdamW, clip_gradients, step_flops
 from harness.training.order import Sequences
 from harness.training.probe import UsageProbe
 from harness.training.record import CURVE_FILE, TrainingRecord
@@ -63,8 +63,9 @@ def train_subject(
     teacher: for a target that names one; dev: the split on which a floor's teacher is measured (measuring is not
     charged as training). Continues from the last complete checkpoint in `work/checkpoint`.
 
-    FLOPs are 3 × forward per token (the backward pass counts twice the forward one), and for KL one forward pass of the
-    teacher per token and all that its own training took; a floor under the teacher's loss is charged for that too.
+    FLOPs are 3 × forward per token (the backward pass counts twice the forward one) and the optimiser's products in
+    every step; for KL also one forward pass of the teacher per token and all that its own training took; a floor under
+    the teacher's loss is charged for that too.
 
     In the curve `loss` is always the next-token cross entropy, mean over the steps since the last row; `objective`,
     where it is another, is what was minimised.
@@ -85,17 +86,16 @@ def train_subject(
         optimizers=(optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, _Schedule(steps, config.warmup))),
     )
     trainer.remove_callback(_printer())
-    kernels = _fit(trainer, watcher, before.checkpoint, 3.0 * forward_flops_per_token(model, split.length))
+    per_token, per_step = 3.0 * forward_flops_per_token(model, split.length), step_flops(model)
+    tokens_of_step = config.batch_sequences * split.length
+    kernels = _fit(trainer, watcher, before.checkpoint, per_token + per_step / tokens_of_step)
     model.save_pretrained(work / "model")
     shutil.rmtree(work / "checkpoint", ignore_errors=True)
-    taught, seconds = _taught(config, teacher, split.length, watcher.tokens), watcher.seconds()
+    taught = _taught(config, teacher, split.length, watcher.tokens)
     record = TrainingRecord(
         **_size(model, split.length),
-        tokens=watcher.tokens,
-        steps=steps,
-        training_flops=3.0 * forward_flops_per_token(model, split.length) * watcher.tokens + taught,
-        seconds=seconds,
-        tokens_per_second=watcher.tokens / seconds,
+        **watcher.took(),
+        training_flops=per_token * watcher.tokens + per_step * steps + taught,
         peak_memory_bytes=memory.peak() if memory else None,
         final_loss=watcher.last_loss,
         kernels=kernels,
@@ -174,6 +174,7 @@ def save_untrained(model: TrunkForCausalLM, sequence_length: int, work: Path) ->
         steps=0,
         training_flops=0.0,
         seconds=0.0,
+        cpu_seconds=0.0,
         tokens_per_second=0.0,
         peak_memory_bytes=None,
         final_loss=None,

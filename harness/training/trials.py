@@ -1,28 +1,28 @@
-"""Learning-rate trials: short trainings that choose, on dev, by what a subject's learning rates are scaled.
+"""Choosing by trials: what is tried, what each try comes to on dev, and what is taken.
 
-Every subject gets equally many. A trial trains on next-token cross entropy whatever the target (what is chosen are the
-optimiser's rates), with every rate scaled by one factor, for a stated number of tokens; the factor with the least dev
-cross entropy is taken. A trial that diverges has lost, and costs what it took until then. Rates that suit a short run
-may be too high for a long one: the schedule falls to zero in both.
+A trial of a subject trains it on next-token cross entropy, whatever its target (what is chosen are its shape and the
+optimiser's rates); a trial of dictionaries trains them and the subject that they leave tokens for. What counts is the
+cross entropy on dev, of dictionaries that of the model which runs through them. A trial that diverges has lost, and
+costs what it took until then. What suits a short run may be too small or too fast for a long one: trials get a stated
+share of the real budget, and the share stands in the table.
 """
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from harness.base.errors import HarnessError
-from harness.training.config import CrossEntropy, LearningRateTrials, TrainingConfig
 
-RECORD = "trials.json"
 OUTCOME = "trial.json"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one trial gave: dev cross entropy in nats per token, None where the trial diverged; and its FLOPs."""
+    """What one trial gave: dev cross entropy in nats per token, None where it diverged; and the FLOPs it took."""
 
     dev: float | None
     flops: float
@@ -40,44 +40,65 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Trials:
-    """What was tried for a subject: factor -> dev cross entropy (nats per token; None: diverged), the factor chosen,
-    FLOPs of all."""
+class Tried:
+    """One candidate and its trials, one for every seed. Not yet made: `outcomes` is empty."""
 
-    dev: dict[str, float | None]
-    scale: float
-    flops: float
+    label: str
+    outcomes: tuple[Outcome, ...]
 
-    @staticmethod
-    def load(folder: Path) -> Trials | None:
-        path = folder / RECORD
-        return Trials(**json.loads(path.read_text())) if path.exists() else None
+    @property
+    def dev(self) -> float:
+        """Mean over the seeds; infinite where one diverged or none was made."""
+        losses = [math.inf if outcome.dev is None else outcome.dev for outcome in self.outcomes]
+        return sum(losses) / len(losses) if losses else math.inf
+
+
+@dataclass(frozen=True)
+class Round:
+    """Candidates that differ in one thing (`what`), and the one that was taken."""
+
+    what: str
+    tried: tuple[Tried, ...]
+    taken: int
 
     def note(self) -> str:
-        """For the table: what was chosen; at the edge of what was tried a better factor may lie beyond."""
-        tried = [float(scale) for scale in self.dev]
-        edge = " (at the edge of those tried)" if self.scale in (min(tried), max(tried)) else ""
-        named = [scale if loss is not None else f"{scale} (diverged)" for scale, loss in self.dev.items()]
-        return f"learning rates x {self.scale:g}, of {', '.join(named)}{edge}"
-
-    def save(self, folder: Path) -> None:
-        (folder / RECORD).write_text(json.dumps(asdict(self), indent=1))
+        said = []
+        for one in self.tried:
+            diverged = sum(outcome.dev is None for outcome in one.outcomes)
+            says = f"{one.dev:.3f}" if math.isfinite(one.dev) else "diverged" if diverged else "not tried yet"
+            said.append(f"{one.label} {says}")
+        return f"{self.what} {self.tried[self.taken].label} (nat/token: {', '.join(said)})"
 
 
-def trial_config(training: TrainingConfig, scale: float, trials: LearningRateTrials) -> TrainingConfig:
-    """The training of one trial."""
-    changed = {"target": CrossEntropy(), "sparsity": None, "tokens": trials.tokens, "checkpoints": 0}
-    return training.model_copy(update=changed).scaled(scale)
+@dataclass(frozen=True)
+class Choice:
+    """All that was tried for a row. share: of the row's budget, that every trial gets; trials: how many there are, each
+    counted once; planned_flops: what they take by the plan; flops: what those took that were made."""
+
+    rounds: tuple[Round, ...]
+    share: float
+    trials: int
+    planned_flops: float
+    flops: float
+
+    @property
+    def made(self) -> bool:
+        return all(tried.outcomes for one in self.rounds for tried in one.tried)
+
+    def note(self) -> str:
+        each = f"{self.share:g} of the row's budget"
+        rounds = "; ".join(one.note() for one in self.rounds)
+        return f"chosen on dev by {self.trials} trials of {each} each: {rounds}"
 
 
-def chosen(outcomes: dict[float, Outcome], subject: str) -> Trials:
-    """The factor with the least dev cross entropy, the smaller one of equals. HarnessError: all diverged."""
-    losses = {scale: outcome.dev for scale, outcome in outcomes.items() if outcome.dev is not None}
-    tried = {f"{scale:g}": outcome.dev for scale, outcome in outcomes.items()}
-    if not losses:
+def chosen(what: str, tried: Sequence[Tried], row: str) -> Round:
+    """The candidate with the least dev cross entropy; of equals, and while none was tried, the first.
+
+    HarnessError: all diverged.
+    """
+    if all(one.outcomes for one in tried) and not any(math.isfinite(one.dev) for one in tried):
         raise HarnessError(
-            f"{subject}: every learning-rate trial diverged (scales {', '.join(tried)}): "
-            "add smaller ones to learning_rate_trials.scales or lower the row's learning rates"
+            f"{row}: every trial of its {what} diverged ({', '.join(one.label for one in tried)}): "
+            "lower the row's learning rates or add smaller factors to search.rates"
         )
-    best = min(losses, key=lambda scale: (losses[scale], scale))
-    return Trials(tried, best, sum(outcome.flops for outcome in outcomes.values()))
+    return Round(what, tuple(tried), min(range(len(tried)), key=lambda at: (tried[at].dev, at)))

@@ -45,11 +45,13 @@ class Curve:
 
 @dataclass(frozen=True)
 class Before:
-    """What an earlier process came to: its last complete checkpoint, and the step, seconds and tokens until then."""
+    """What an earlier process came to: its last complete checkpoint, and step, seconds, CPU seconds and tokens until
+    then."""
 
     checkpoint: Path | None = None
     step: int = 0
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
     tokens: int = 0
 
     @staticmethod
@@ -62,7 +64,8 @@ class Before:
         objective.mu = state["mu"]
         probe.load(checkpoint)
         log.info("continuing from step %d of %d", state["step"], steps)
-        return Before(checkpoint, int(checkpoint.name.split("-")[1]), state["seconds"], state["tokens"])
+        step = int(checkpoint.name.split("-")[1])
+        return Before(checkpoint, step, state["seconds"], state["cpu_seconds"], state["tokens"])
 
 
 def _last_complete(checkpoints: Path) -> Path | None:
@@ -99,11 +102,27 @@ class Watcher(TrainerCallback):
         self.sums: dict[str, torch.Tensor] = {}  # terms of the loss since the last row; a checkpoint is made at a row
         self.noted = 0
         self.seconds_before, self.started = before.seconds, time.monotonic()
+        self.cpu_seconds_before, self.cpu_started = before.cpu_seconds, time.process_time()
         self.stopped, self.step, self.last_loss = False, 0, math.nan
         self._since: tuple[float, int] | None = None
 
     def seconds(self) -> float:
         return self.seconds_before + time.monotonic() - self.started
+
+    def cpu_seconds(self) -> float:
+        """Of all threads of the process."""
+        return self.cpu_seconds_before + time.process_time() - self.cpu_started
+
+    def took(self) -> dict[str, Any]:
+        """What the record of a training that came to its end says of tokens and time."""
+        seconds = self.seconds()
+        return {
+            "tokens": self.tokens,
+            "steps": self.steps,
+            "seconds": seconds,
+            "cpu_seconds": self.cpu_seconds(),
+            "tokens_per_second": self.tokens / seconds,
+        }
 
     def note(self, terms: dict[str, torch.Tensor], tokens: int) -> None:
         self.noted += 1
@@ -173,5 +192,11 @@ class Watcher(TrainerCallback):
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
         self.probe.save(folder)
-        mark = {"step": state.global_step, "seconds": self.seconds(), "tokens": self.tokens, "mu": self.objective.mu}
+        mark = {
+            "step": state.global_step,
+            "seconds": self.seconds(),
+            "cpu_seconds": self.cpu_seconds(),
+            "tokens": self.tokens,
+            "mu": self.objective.mu,
+        }
         (folder / MARK).write_text(json.dumps(mark))

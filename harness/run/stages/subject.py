@@ -1,11 +1,10 @@
-"""The stages `subject` and `trial`: a model trained (or left as it was initialised), after what it needs: a teacher, a
-dense model that it starts from, trials of learning rates."""
+"""The stage `subject`: a model trained (or left as it was initialised), after what it needs: a teacher, a dense model
+that it starts from."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,47 +13,39 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 import models
-from harness.base.errors import Diverged
 from harness.base.progress import stage_progress
 from harness.corpus.stored import Corpus  # at run time too: how it is read is part of the key
 from harness.run.numerics import Numerics
 from harness.store.stages import Stage
 from harness.training import teachers, upcycling
 from harness.training.config import TrainingConfig
-from harness.training.objective import dev_cross_entropy
 from harness.training.record import TrainingRecord
 from harness.training.subject import Teacher, save_untrained, train_subject
-from harness.training.trials import Outcome, Trials, trial_config
 from models.trunk import TrunkForCausalLM
 
 if TYPE_CHECKING:
     from harness.experiment.rows import SubjectSpec
     from harness.experiment.schema import Experiment
 
-log = logging.getLogger(__name__)
-
 
 @dataclass(frozen=True)
 class SubjectStages:
-    """The stage that trains a subject with one seed, and those that it needs: its teacher, its learning-rate trials (by
-    the factor that scales the rates), and by seed the dense subject that it starts from (its trials have the first
-    seed)."""
+    """The stage that trains a subject with one seed, and those that it needs: its teacher, and the dense subject that
+    it starts from."""
 
     spec: SubjectSpec
     seed: int
     stage: Stage
-    trials: dict[float, Stage]
     teacher: SubjectStages | Path | None
-    origins: dict[int, SubjectStages] = field(default_factory=dict)
+    origin: SubjectStages | None = None
 
     def before(self) -> Iterator[Stage]:
-        for origin in self.origins.values():
-            yield from origin.before()
-            yield origin.stage
+        if self.origin is not None:
+            yield from self.origin.before()
+            yield self.origin.stage
         if isinstance(self.teacher, SubjectStages):
             yield from self.teacher.before()
             yield self.teacher.stage
-        yield from self.trials.values()
 
 
 def stages(spec: SubjectSpec, seed: int, experiment: Experiment, numerics: Numerics, corpus: Stage) -> SubjectStages:
@@ -69,8 +60,8 @@ def stages(spec: SubjectSpec, seed: int, experiment: Experiment, numerics: Numer
     if spec.untrained:
         untrained = {**determined, "training": {"tokens": 0}, "seed": seed}
         stage = Stage("subject", f"subject {spec.name}, seed {seed}", untrained, (corpus.key,), modules)
-        return SubjectStages(spec, seed, stage, {}, None)
-    upstream, chosen_from = [corpus.key], {}
+        return SubjectStages(spec, seed, stage, None)
+    upstream = [corpus.key]
     teacher: SubjectStages | Path | None = None
     if isinstance(spec.teacher, Path):
         teacher = spec.teacher
@@ -78,37 +69,22 @@ def stages(spec: SubjectSpec, seed: int, experiment: Experiment, numerics: Numer
     elif spec.teacher is not None:
         teacher = stages(spec.teacher, seed, experiment, numerics, corpus)
         upstream.append(teacher.stage.key)
-    origins: dict[int, SubjectStages] = {}
+    origin: SubjectStages | None = None
     if spec.origin is not None:
         modules = (*modules, "harness.training.upcycling")
-        first_too = experiment.seeds[:1] if experiment.learning_rate_trials is not None else ()
-        for each in (seed, *first_too):
-            origins[each] = stages(spec.origin, each, experiment, numerics, corpus)
-        upstream.append(origins[seed].stage.key)
+        # A trial's seed is none of the table's: it starts from the dense model of the first.
+        dense_seed = seed if seed in experiment.seeds else experiment.seeds[0]
+        origin = stages(spec.origin, dense_seed, experiment, numerics, corpus)
+        upstream.append(origin.stage.key)
         determined["upcycled_from"] = spec.origin.architecture
-    trials = {}
-    if experiment.learning_rate_trials is not None:
-        # One choice for all seeds, made with the first.
-        first = experiment.seeds[0]
-        for scale in experiment.learning_rate_trials.scales:
-            trial = trial_config(spec.training, scale, experiment.learning_rate_trials)
-            trials[scale] = Stage(
-                kind="trial",
-                label=f"trial of {spec.name}, learning rates x {scale:g}",
-                config={**determined, "training": trial.model_dump(mode="json"), "seed": first},
-                upstream=(corpus.key, *([origins[first].stage.key] if origins else [])),
-                modules=modules,
-            )
-        upstream += [stage.key for stage in trials.values()]
-        chosen_from = {"learning_rate_trials": list(trials)}
     stage = Stage(
         kind="subject",
         label=f"subject {spec.name}, seed {seed}",
-        config={**determined, "training": spec.training.model_dump(mode="json"), "seed": seed, **chosen_from},
+        config={**determined, "training": spec.training.model_dump(mode="json"), "seed": seed},
         upstream=tuple(upstream),
         modules=modules,
     )
-    return SubjectStages(spec, seed, stage, trials, teacher, origins)
+    return SubjectStages(spec, seed, stage, teacher, origin)
 
 
 @dataclass(frozen=True)
@@ -140,33 +116,16 @@ class Start:
         return made
 
 
-def produce(start: Start, teacher: Teacher | None, trials: Trials | None, label: str, work: Path) -> None:
-    """Leaves the trained model with its tokenizer, its curve and its record. trials: those that were made, whose choice
-    scales the learning rates."""
+def produce(start: Start, teacher: Teacher | None, label: str, work: Path) -> None:
+    """Leaves the trained model with its tokenizer, its curve and its record."""
     spec = start.spec
     if spec.untrained:
         save_untrained(start.model(), start.corpus.train.length, work)
     else:
-        training = spec.training if trials is None else spec.training.scaled(trials.scale)
-        _train(start, training, label, work, teacher)
+        train(start, spec.training, label, work, teacher)
         if start.dense is not None:
             upcycling.charge(work, start.dense)
-    if trials is not None:
-        trials.save(work)
     start.corpus.tokenizer().save_pretrained(work / "model")
-
-
-def produce_trial(start: Start, training: TrainingConfig, label: str, work: Path) -> None:
-    """The stage `trial`: what a factor on the learning rates comes to; no loss where it diverges."""
-    try:
-        model = _train(start, training, label, work)
-    except Diverged as error:
-        log.warning("%s: %s", label, error)
-        outcome = Outcome(None, error.training_flops)
-    else:
-        loss = dev_cross_entropy(model, start.corpus.dev)
-        outcome = Outcome.of(loss, TrainingRecord.load(work).training_flops)
-    outcome.save(work)
 
 
 def read(folder: Path, device: str) -> TrunkForCausalLM:
@@ -191,9 +150,10 @@ def _loaded(folder: Path, device: str) -> PreTrainedModel:
     return model.to(device)
 
 
-def _train(
+def train(
     start: Start, training: TrainingConfig, label: str, work: Path, teacher: Teacher | None = None
 ) -> TrunkForCausalLM:
+    """Leaves what `train_subject` leaves in `work`. Raises what it raises."""
     model = start.model()
     with stage_progress(label) as report:
         train_subject(

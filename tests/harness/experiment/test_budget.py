@@ -11,10 +11,12 @@ import yaml
 import models
 import saes
 from harness.base.errors import BadInput
-from harness.experiment.budget import Budget, Matching, _dictionary_cost, amount
+from harness.experiment.budget import Budget, _dictionary_cost
+from harness.experiment.matching import Matching, amount
 from harness.experiment.schema import load
 from harness.run.numerics import Numerics
 from harness.run.plan import Plan, make_plan
+from harness.training.optimizer import step_flops
 from saes.relu import ReLUConfig
 
 SMALL = {"d_model": 32, "n_layers": 2, "n_heads": 2}
@@ -50,12 +52,13 @@ def test_a_budget_counts_subject_teacher_collecting_and_dictionary(tmp_path: Pat
     found = budgets(planned(tmp_path, systems, budget={"matched": "none"}, dictionary_training=settings).matching)
     model = models.build("dense", **SMALL, vocab_size=400, max_position_embeddings=64)
     forward, tokens = model.forward_flops_per_token(64), 20_480  # 40 whole batches of 8 × 64
-    assert found["dense"].training_flops == 3 * forward * tokens
+    assert found["dense"].training_flops == 3 * forward * tokens + 40 * step_flops(model)
     assert found["dense"].size.parameters == sum(p.numel() for p in model.parameters())
     assert found["dense"].size.active_parameters == model.active_parameters()
     student = found["dense[d_ff=64]"]
-    assert student.teacher_flops == 3 * forward * tokens + forward * tokens
-    assert student.training_flops == 3 * student.size.forward_flops * tokens + student.teacher_flops
+    assert student.teacher_flops == found["dense"].training_flops + forward * tokens
+    own = 3 * student.size.forward_flops * tokens + 40 * student.size.step_flops
+    assert student.training_flops == own + student.teacher_flops
     topk = found["dense+topk"]
     assert topk.collecting_flops == forward * 10_240
     # One product with the encoder, and for each of 8 latents 6·d at the decoder and 4·d at the encoder, at 2 layers.
@@ -159,11 +162,43 @@ def test_points_of_the_scaling_curve_teachers_and_untrained_controls_are_not_mat
     assert budgets(matching)["peer[untrained=true]"].training_flops == 0
 
 
-def test_trials_are_counted_beside_the_budget(tmp_path: Path) -> None:
-    trials = {"scales": [0.5, 1, 2], "tokens": 1000}
-    found = budgets(planned(tmp_path, {"dense": SMALL}, learning_rate_trials=trials).matching)["dense"]
-    assert found.trial_flops == 3 * 3 * found.size.forward_flops * 1024
-    assert found.training_flops == 3 * found.size.forward_flops * 20_480
+def test_training_counts_the_optimisers_products_in_every_step(tmp_path: Path) -> None:
+    found = budgets(planned(tmp_path, {"dense": SMALL}).matching)["dense"]
+    # Muon's Newton–Schulz on the matrices of two layers: q, k, v, o of 32 × 32, in and out of 128 × 32.
+    products = 2 * (4 * 5 * (4 * 32**3 + 2 * 32**3) + 2 * 5 * (4 * 32 * 32 * 128 + 2 * 32**3))
+    assert found.training_flops == 3 * found.size.forward_flops * 20_480 + 40 * products
+
+
+def test_dictionaries_with_a_share_leave_the_rest_to_their_subject(tmp_path: Path) -> None:
+    systems = {"dense": SMALL, "dense+topk": {"n_latents": 128, "k": 8, "share": 0.2}}
+    settings = {"train_tokens": 10_240, "batch_tokens": 256, "buffer_tokens": 4096}
+    plan = planned(tmp_path, systems, budget={"amount": 3e11}, dictionary_training=settings)
+    found = budgets(plan.matching)
+    row = found["dense+topk"]
+    assert (row.collecting_flops + row.dictionary_flops) / row.training_flops == pytest.approx(0.2, abs=0.01)
+    assert row.training_flops == pytest.approx(3e11, rel=0.01)
+    assert found["dense"].training_flops == pytest.approx(3e11, rel=0.01)  # a row of its own, matched too
+    assert all(line.unmatched is None for line in plan.matching.lines)
+
+
+def test_dictionaries_on_top_leave_the_budget_to_their_subject_and_are_not_matched(tmp_path: Path) -> None:
+    systems = {"dense": SMALL, "dense+topk": {"n_latents": 128, "k": 8, "share": 0.2, "on_top": True}}
+    settings = {"train_tokens": 10_240, "batch_tokens": 256, "buffer_tokens": 4096}
+    plan = planned(tmp_path, systems, budget={"amount": 3e11}, dictionary_training=settings)
+    found = budgets(plan.matching)
+    assert found["dense+topk"].subject_flops == found["dense"].training_flops == pytest.approx(3e11, rel=0.01)
+    assert found["dense+topk"].training_flops == pytest.approx(3.6e11, rel=0.01)
+    assert plan.matching.notes("dense+topk")[-1].endswith("its dictionaries come on top of what its subject takes")
+    runs = {run.spec.name: run for run in plan.rows}
+    assert runs["dense+topk"].subject.key == runs["dense"].subject.key
+
+
+def test_a_row_may_get_a_part_of_the_budget(tmp_path: Path) -> None:
+    systems = {"dense": SMALL, "dense[variant=half]": {**SMALL, "budget": 0.5}}
+    plan = planned(tmp_path, systems, budget={"amount": 3e11})
+    found = budgets(plan.matching)
+    assert found["dense[variant=half]"].training_flops == pytest.approx(1.5e11, rel=0.01)
+    assert plan.matching.notes("dense[variant=half]")[-1] == "not matched: it gets 0.5 of the budget"
 
 
 @pytest.mark.parametrize(
@@ -175,8 +210,8 @@ def test_trials_are_counted_beside_the_budget(tmp_path: Path) -> None:
         ({"budget": {"tolerance": 0}}, "budget.tolerance = 0"),
         ({"scaling": ["dense", "peer"]}, "scaling = ['dense', 'peer']: a curve needs at least 3 rows"),
         ({"scaling": ["dence"]}, "scaling: no trained subject row 'dence'; did you mean dense?"),
-        ({"learning_rate_trials": {"scales": [0]}}, "learning_rate_trials.scales.0 = 0"),
-        ({"learning_rate_trials": {"token": 5}}, "learning_rate_trials.token: unknown key; did you mean tokens?"),
+        ({"search": {"rates": [0]}}, "search.rates.0 = 0"),
+        ({"search": {"rate": [5]}}, "search.rate: unknown key; did you mean rates?"),
     ],
 )
 def test_a_wrong_setting_is_named_with_what_is_allowed(tmp_path: Path, more: dict[str, Any], says: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -17,10 +18,9 @@ from harness.experiment.schema import load
 from harness.run import comparison
 from harness.run.numerics import Numerics
 from harness.run.plan import Plan, make_plan
+from harness.run.search import FIRST_SEED, made_trials
 from harness.store.stages import Store
 from harness.tables import table
-from harness.training.record import TrainingRecord
-from harness.training.trials import Outcome, Trials
 
 pytestmark = pytest.mark.slow
 
@@ -47,7 +47,14 @@ systems:
   dense[untrained=true]: {d_model: 16, n_layers: 1, n_heads: 2}
 metrics: [loss, cost]
 scaling: ["dense[d_model=8]", dense, "dense[d_model=32]"]
-learning_rate_trials: {scales: [0.5, 1, 1e9], tokens: 512}
+budget: {amount: 4.0e8}
+search:
+  share: 0.2
+  seeds: 2
+  rates: [0.5, 1, 1.0e+9]
+  shapes:
+    dense-relu: [{d_ff: 64}, {d_ff: 16}]
+    peer: [{k: 4}, {k: 2}]
 training: {tokens: 4096, batch_sequences: 8, log_every: 2, checkpoints: 1}
 evaluation: {sequences: 16, codes_sequences: 4, resamples: 100}
 tracking: off
@@ -70,9 +77,12 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     folder = tmp_path_factory.mktemp("ways")
     file = folder / "ways.yaml"
     file.write_text(EXPERIMENT)
-    plan = make_plan(load(str(file)), Numerics("cpu", "float32", torch.get_num_threads()))
-    found = comparison.run(plan, Store(folder / "store"), folder / "out")
-    return Ran(file, folder / "store", plan, found)
+    experiment, numerics = load(str(file)), Numerics("cpu", "float32", torch.get_num_threads())
+    store = Store(folder / "store")
+    open_plan = make_plan(experiment, numerics, made_trials(store))
+    assert not open_plan.decided
+    found = comparison.run(open_plan, store, folder / "out")
+    return Ran(file, folder / "store", make_plan(experiment, numerics, made_trials(store)), found)
 
 
 def test_every_row_took_the_flops_that_the_plan_said(ran: Ran) -> None:
@@ -82,7 +92,10 @@ def test_every_row_took_the_flops_that_the_plan_said(ran: Ran) -> None:
         assert metrics["cost/training_tokens"].value == line.budget.tokens
         assert metrics["cost/parameters"].value == line.budget.size.parameters
         if line.budget.tokens:
-            assert metrics["cost/trial_flops"].value == pytest.approx(line.budget.trial_flops)
+            choice = ran.plan.choices[line.spec.name]
+            assert metrics["search/training_flops"].value == choice.flops
+            # What diverges costs less than was planned.
+            assert 0.5 * choice.planned_flops < choice.flops <= choice.planned_flops
 
 
 def test_the_table_says_what_is_matched_and_how_each_row_was_trained(ran: Ran) -> None:
@@ -92,7 +105,8 @@ def test_the_table_says_what_is_matched_and_how_each_row_was_trained(ran: Ran) -
     assert "target kl, teacher dense" in ran.row("dense-relu").notes
     assert any(note.startswith("floor ") for note in ran.row("peer").notes)
     assert "untrained" in ran.row("dense[untrained=true]").notes
-    assert any(note.startswith("learning rates x ") for note in ran.row("dense").notes)
+    assert any(note.startswith("chosen on dev by 6 trials") for note in ran.row("dense").notes)
+    assert any(note.startswith("chosen on dev by 8 trials") for note in ran.row("peer").notes)
     assert "teacher/0" in ran.row("peer").provenance.stages
     assert "- matched: training_flops" in (ran.file.parent / "out" / "table.md").read_text()
 
@@ -105,19 +119,27 @@ def test_the_scaling_curve_gives_dense_equivalent_compute_to_every_trained_row(r
     assert 0.2 < middle.value < 5  # a point of the curve lies near the line
 
 
-def test_the_trial_with_the_least_dev_loss_is_taken_and_one_that_diverged_has_lost(ran: Ran) -> None:
-    run = next(run for run in ran.plan.rows if run.spec.name == "dense")
-    trials = Trials.load(ran.store / run.subject.folder)
-    assert trials is not None
-    assert trials.dev[f"{trials.scale:g}"] == min(loss for loss in trials.dev.values() if loss is not None)
-    for scale, stage in run.trained.trials.items():
-        assert Outcome.load(ran.store / stage.folder).dev == trials.dev[f"{scale:g}"]
-        if trials.dev[f"{scale:g}"] is not None:
-            assert TrainingRecord.load(ran.store / stage.folder).tokens == 512
-    assert trials.dev["1e+09"] is None
-    assert any("1e+09 (diverged)" in note for note in ran.row("dense").notes)
-    rates = [json.loads(line)["lr"] for line in (ran.store / run.subject.folder / "curve.jsonl").open()]
-    assert max(rates) == pytest.approx(0.04 * trials.scale)  # what the curve shows is the rate of the matrices
+def test_the_candidate_with_the_least_dev_loss_is_trained_and_one_that_diverged_has_lost(ran: Ran) -> None:
+    assert ran.plan.decided
+    shape, rates = ran.plan.choices["peer"].rounds
+    losses = [tried.dev for tried in shape.tried]
+    assert losses.index(min(losses)) == shape.taken
+    assert [len(tried.outcomes) for tried in shape.tried] == [2, 2]
+    assert math.isinf(rates.tried[2].dev)
+    run = next(run for run in ran.plan.rows if run.spec.name == "peer")
+    assert run.spec.subject.settings["k"] == (4, 2)[shape.taken]
+    written = [json.loads(line)["lr"] for line in (ran.store / run.subject.folder / "curve.jsonl").open()]
+    # What the curve shows is the rate of the matrices, at the end of its rise.
+    assert max(written) == pytest.approx(0.04 * (0.5, 1)[rates.taken])
+
+
+def test_a_trial_gets_its_share_of_what_the_row_gets_and_none_of_the_tables_seeds(ran: Ran) -> None:
+    mine = [trial for trial in ran.plan.trials if trial.spec.name == "peer"]
+    for trial in mine:
+        assert trial.flops == pytest.approx(0.2 * 4e8, rel=0.1)  # a few batches
+        assert trial.trained.seed >= FIRST_SEED
+        assert trial.spec.subject.training.target.kind == "ce"
+    assert len({trial.stage.key for trial in mine}) == 8  # two shapes, two rates more, two seeds each
 
 
 def test_an_upcycled_subject_starts_from_its_dense_row_and_says_so(ran: Ran) -> None:
@@ -152,7 +174,7 @@ def test_a_teacher_from_elsewhere_needs_the_corpuss_tokenizer(ran: Ran, tmp_path
     target = {"kind": "kl", "teacher": f"hf:{folder}"}
     override = f"systems.dense-relu.training={json.dumps({'target': target})}"
     numerics = Numerics("cpu", "float32", torch.get_num_threads())
-    rows = ["budget.matched=none", "learning_rate_trials=null", "scaling=[]"]
+    rows = ["budget.matched=none", "search=null", "scaling=[]"]
     taught = make_plan(load(str(ran.file), [override, *rows]), numerics)
     student = next(run for run in taught.rows if run.spec.name == "dense-relu")
     assert student.trained.teacher == folder

@@ -184,19 +184,6 @@ def test_an_untrained_control_does_not_depend_on_how_others_are_trained() -> Non
     assert runs_of()["peer"].subject.key != plain["peer"].subject.key
 
 
-def test_learning_rate_trials_are_stages_that_a_subject_depends_on_and_the_same_for_every_seed() -> None:
-    trials = "learning_rate_trials={scales: [0.5, 2], tokens: 2048}"
-    plan = make_plan(load("smoke", [trials, "seeds=[3,4]"]), Numerics("cpu", "float32", 1))
-    first, second = (run for run in plan.rows if run.spec.name == "peer")
-    assert set(first.trained.trials) == {0.5, 2.0}
-    assert first.trained.trials[0.5].config["training"]["table_learning_rate"] == 0.005
-    assert first.trained.trials[0.5].config["seed"] == 3
-    assert first.trained.trials == second.trained.trials
-    keys = [stage.key for stage in first.trained.trials.values()]
-    assert list(first.subject.upstream[1:]) == keys
-    assert [stage.kind for stage in plan.stages()].count("trial") == 2 * 2  # two subjects; the dictionary shares one
-
-
 def test_codes_of_more_sequences_than_are_read_are_refused() -> None:
     with pytest.raises(BadInput, match="codes_sequences 65 exceeds sequences 64"):
         load("smoke", ["evaluation.codes_sequences=65"])

@@ -17,6 +17,7 @@ COST = Cost(
     training_flops=6e5,
     training_tokens=1000,
     training_seconds=2.0,
+    training_cpu_seconds=3.0,
     peak_memory_bytes=3 << 20,
 )
 
@@ -34,6 +35,7 @@ def test_speed_is_tokens_by_seconds_and_bytes_are_shown_in_mebibytes() -> None:
     found = figures(COST)
     assert found["cost/tokens_per_second"] == 500
     assert found["cost/peak_memory"] == 3
+    assert found["cost/training_cpu_seconds"] == 3
 
 
 @pytest.mark.parametrize(

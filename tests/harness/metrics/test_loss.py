@@ -50,7 +50,7 @@ def evaluation(system: System, batch_sequences: int = 3) -> Evaluation:
         batch_sequences=batch_sequences,
         resamples=100,
         load_codes=no_codes,
-        cost=Cost(1, 1, 1.0, 1.0, 1, 1.0, 1),
+        cost=Cost(1, 1, 1.0, 1.0, 1, 1.0, 1.0, 1),
         artifacts=Path(),
     )
 

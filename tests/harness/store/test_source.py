@@ -141,12 +141,13 @@ EXPERIMENT = {
     ],
     "references": ["bigram"],
     "metrics": ["loss", "sparsity", "joint", "autointerp", "tasks"],
-    "learning_rate_trials": {"tokens": 1000, "scales": [1]},
+    "search": {"rates": [1]},
 }
 # What a change of a file makes anew: the stages that compute with it (what reads those comes after, by their keys).
 # First match from above.
 SUBJECTS = {"dense-relu", "peer", "moex"}
-SUBJECTS |= {f"{name} trial" for name in SUBJECTS}
+TRIALS = {f"{name} trial" for name in SUBJECTS}
+SUBJECTS |= TRIALS
 TOPK, TRANSCODER, SAELENS = "dense-relu+topk", "dense-relu+transcoder", "dense-relu+saelens:gated"
 DICTIONARIES = {TOPK, TRANSCODER, SAELENS}
 METRICS = {"loss", "sparsity", "joint", "autointerp", "tasks"}
@@ -164,7 +165,7 @@ MOVES: list[tuple[str, set[str]]] = [
     ("harness/corpus/tokenizer.py", {"corpus", "autointerp"}),  # how a token is shown
     ("harness/corpus/references.py", {"reference"}),
     ("harness/corpus/*", {"corpus"}),
-    ("harness/training/trials.py", SUBJECTS),
+    ("harness/training/trials.py", TRIALS),
     ("harness/training/upcycling.py", {"moex", "moex trial"}),
     *(
         (f"harness/training/{name}.py", DICTIONARIES)
@@ -175,6 +176,7 @@ MOVES: list[tuple[str, set[str]]] = [
     ("harness/run/stages/corpus.py", {"corpus"}),
     ("harness/run/stages/reference.py", {"reference"}),
     ("harness/run/stages/subject.py", SUBJECTS),
+    ("harness/run/stages/trial.py", TRIALS),
     ("harness/run/stages/dictionary.py", DICTIONARIES),
     ("harness/run/stages/codes.py", {"codes", *METRICS}),
     ("harness/run/stages/metric.py", METRICS),
@@ -239,11 +241,13 @@ def stages() -> dict[str, tuple[str, ...]]:
         name = run.spec.name.split("[")[0]
         if run.dictionary is None:
             found[name] = run.subject.modules
-            found |= {f"{name} trial": stage.modules for stage in run.trained.trials.values()}
         else:
             found[name] = run.dictionary.modules
         found["codes"] = run.codes.modules
         found |= {metric: stage.modules for metric, stage in run.metrics.items()}
+    for trial in plan.trials:
+        if trial.dictionary is None:  # one of dictionaries computes little, and moves with nearly everything
+            found[f"{trial.spec.name.split('[')[0]} trial"] = trial.stage.modules
     return found
 
 

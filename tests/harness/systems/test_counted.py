@@ -19,7 +19,7 @@ from harness.systems.collecting import collect, collect_text
 from harness.systems.cost import Cost
 from harness.systems.evaluation import Evaluation
 
-COST = Cost(0, 0, 0.0, 0.0, 0, 0, None)
+COST = Cost(0, 0, 0.0, 0.0, 0, 0, 0, None)
 
 
 @pytest.fixture(scope="module")

@@ -232,7 +232,7 @@ def test_a_metric_computes_on_its_systems_device(
         )
         grafts = load_dictionaries(job.folder, job.sites, "meta")
     config = EvaluationConfig(sequences=24, codes_sequences=24, resamples=100)
-    cost = Cost(1, 1, 1.0, 1.0, 1, 1.0, 1)
+    cost = Cost(1, 1, 1.0, 1.0, 1, 1.0, 1.0, 1)
     (tmp_path / "codes").mkdir()
     (tmp_path / "metric").mkdir()
     evaluation = evaluation_of(system, model, grafts, corpus, config, cost, tmp_path / "codes")

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from harness.tables.measurement import Measurement
-from harness.tables.scaling import FLOPS, LOSS, NAME, RATIO, fit, needed, with_dense_equivalent
+from harness.tables.scaling import FLOPS, LOSS, NAME, RATIO, fit, needed, on_envelope, with_dense_equivalent
 from harness.tables.table import RowProvenance, SeedResult
 
 CURVE = ["small", "middle", "large"]
+WHY_NOT = "the dense curve has no three rows whose loss falls with compute"
 
 
 def result(name: str, flops: float, loss: float, seed: int = 0, noise: float | None = None) -> SeedResult:
@@ -68,7 +69,7 @@ def test_a_curve_that_does_not_fall_gives_no_figure_and_says_why() -> None:
     flat = [result(name, flops, 3.0) for name, flops in zip(CURVE, (1e11, 1e12, 1e13), strict=True)]
     found = with_dense_equivalent([*flat, result("peer", 1e12, 2.5)], CURVE)[-1]
     assert NAME not in figures(found)
-    assert found.not_applicable[NAME] == "the dense curve does not fall with compute"
+    assert found.not_applicable[NAME] == WHY_NOT
 
 
 def test_rows_without_training_or_loss_and_tables_without_a_curve_stay_as_they_are() -> None:
@@ -84,4 +85,17 @@ def test_one_seed_whose_curve_does_not_fall_takes_the_figure_from_all_seeds_and_
     assert len(found) == 2
     for row in found:
         assert NAME not in figures(row)
-        assert row.not_applicable[RATIO] == "the dense curve does not fall with compute with seed 1"
+        assert row.not_applicable[RATIO] == f"{WHY_NOT} with seed 1"
+
+
+def test_a_shape_that_a_cheaper_or_better_one_beats_is_not_on_the_curve() -> None:
+    flops, losses = np.array([1e11, 1e12, 1e12, 2e12, 1e13]), np.array([4.0, 3.0, 3.5, 3.2, 2.0])
+    assert on_envelope(flops, losses).tolist() == [True, True, False, False, True]
+
+
+def test_a_bad_dense_shape_changes_no_figure() -> None:
+    system = result("peer", 1e12, 40.0 * 3e12**-0.1, noise=0.02)
+    straw_man = result("bad", 2e12, 40.0 * 2e12**-0.1 + 0.2, noise=0.02)
+    without = with_dense_equivalent([*curve(noise=0.02), system], CURVE)[-1]
+    with_ = with_dense_equivalent([*curve(noise=0.02), straw_man, system], [*CURVE, "bad"])[-1]
+    assert figures(with_) == figures(without)

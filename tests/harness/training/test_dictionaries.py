@@ -176,7 +176,7 @@ def quality(explained_variance: float, l0: float = 4.0) -> Quality:
 
 
 def record(**sites: SiteOutcome) -> DictionaryRecord:
-    return DictionaryRecord("reconstruction", 4.0, sites, 1000, 10, 5, 2.0, 3.0, 4.0, 5.0, {})
+    return DictionaryRecord("reconstruction", 4.0, sites, 1000, 10, 5, 2.0, 3.0, 4.0, 5.0, 6.0, {})
 
 
 def test_a_row_says_what_was_measured_as_trained_and_at_inference() -> None:

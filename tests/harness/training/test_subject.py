@@ -22,7 +22,7 @@ from harness.base.stop import StopSignal
 from harness.training import watcher
 from harness.training.config import Distillation, Floor, StrengthL1, TargetStrengthL0, TrainingConfig
 from harness.training.objective import dev_cross_entropy
-from harness.training.optimizer import MuonAdamW
+from harness.training.optimizer import MuonAdamW, step_flops
 from harness.training.order import Sequences as SequencesInOrder
 from harness.training.record import TrainingRecord
 from harness.training.subject import Teacher, save_untrained, train_subject
@@ -113,7 +113,10 @@ def test_training_learns_and_says_what_it_took(tmp_path: Path, architecture: str
     assert [row["units_used"] for row in curve] == sorted(row["units_used"] for row in curve)
     assert record == TrainingRecord.load(tmp_path)
     assert record.tokens == CONFIG.tokens
-    assert record.training_flops == 3 * record.forward_flops_per_token * record.tokens
+    per_step = step_flops(models.build(architecture, **TINY, **SMALL.get(architecture, {})))
+    assert per_step > 0
+    assert record.training_flops == 3 * record.forward_flops_per_token * record.tokens + record.steps * per_step
+    assert record.cpu_seconds > 0
     assert not (tmp_path / "checkpoint").exists()
     reloaded = models.ARCHITECTURES[architecture].model_class.from_pretrained(tmp_path / "model")
     assert sum(p.numel() for p in reloaded.parameters()) == record.parameters
@@ -194,7 +197,8 @@ def test_a_teachers_training_and_forward_passes_are_charged_to_the_student(tmp_p
     taught = train(tmp_path / "kl", config=TAUGHT, teacher=teacher())
     forward = teacher().model.forward_flops_per_token(32)  # pyright: ignore[reportCallIssue]
     assert taught.teacher_flops == 5e6 + forward * taught.tokens
-    assert taught.training_flops == 3 * taught.forward_flops_per_token * taught.tokens + taught.teacher_flops
+    own = 3 * taught.forward_flops_per_token * taught.tokens + taught.steps * step_flops(models.build("dense", **TINY))
+    assert taught.training_flops == own + taught.teacher_flops
     floored = train(tmp_path / "floor", config=FLOORED, teacher=teacher())
     assert floored.teacher_flops == 5e6
 
@@ -309,7 +313,8 @@ def test_the_tokens_and_flops_on_record_went_through_the_model_where_batches_do_
     record = train(tmp_path, config=config)
     assert seen == [batch * 32] * steps  # full, though an epoch has 50 sequences
     assert record.tokens == sum(seen)
-    assert record.training_flops == 3 * record.forward_flops_per_token * sum(seen)
+    optimizer = steps * step_flops(models.build("dense", **TINY))
+    assert record.training_flops == 3 * record.forward_flops_per_token * sum(seen) + optimizer
     assert [row["tokens"] for row in curve_of(tmp_path)] == [batch * 32 * (step + 1) for step in range(steps)]
 
 

@@ -1,4 +1,4 @@
-"""Learning-rate trials: which factor is chosen, and what a trial that diverges does to the choice."""
+"""Choosing by trials: what is taken, and what a trial that diverged does to the choice."""
 
 from __future__ import annotations
 
@@ -8,37 +8,36 @@ from pathlib import Path
 import pytest
 
 from harness.base.errors import HarnessError
-from harness.training.trials import Outcome, Trials, chosen
+from harness.training.trials import Outcome, Round, Tried, chosen
 
 
-def tried(losses: dict[float, float]) -> Trials:
-    return chosen({scale: Outcome.of(loss, 2.0) for scale, loss in losses.items()}, "dense")
+def among(losses: dict[str, list[float]]) -> Round:
+    tried = [Tried(label, tuple(Outcome.of(loss, 2.0) for loss in seeds)) for label, seeds in losses.items()]
+    return chosen("shape", tried, "dense")
 
 
-def test_the_lowest_loss_is_chosen_and_of_equals_the_smaller_factor() -> None:
-    assert tried({0.5: 3.0, 1: 2.0, 2: 2.5}).scale == 1
-    assert tried({0.5: 2.0, 1: 2.0, 2: 2.0}).scale == 0.5
-    assert tried({0.5: 3.0, 2: 2.5, 1: 2.5}).scale == 1
-
-
-def test_a_factor_at_the_edge_is_said_to_be_there() -> None:
-    assert tried({0.5: 3.0, 1: 2.0, 2: 2.5}).note() == "learning rates x 1, of 0.5, 1, 2"
-    assert tried({0.5: 3.0, 1: 2.0, 2: 1.5}).note() == "learning rates x 2, of 0.5, 1, 2 (at the edge of those tried)"
-    assert tried({0.5: 1.0, 1: 2.0, 2: 1.5}).note().endswith("(at the edge of those tried)")
+def test_the_lowest_mean_over_seeds_is_taken_and_of_equals_the_first() -> None:
+    assert among({"a": [3.0], "b": [2.0], "c": [2.5]}).taken == 1
+    assert among({"a": [2.0], "b": [2.0]}).taken == 0
+    assert among({"lucky once": [1.0, 4.0], "b": [2.0, 2.0]}).taken == 1
 
 
 @pytest.mark.parametrize("lost", [math.nan, math.inf, -math.inf])
-def test_a_trial_that_diverged_has_lost_wherever_it_stands_and_its_flops_count(lost: float) -> None:
-    for losses in ({0.5: lost, 1: 3.0}, {1: 3.0, 2: lost}, {0.5: 4.0, 1: lost, 2: 3.0}):
-        found = tried(losses)
-        assert found.scale == min(scale for scale in losses if losses[scale] == 3.0)
-        assert found.flops == 2.0 * len(losses)
-    assert tried({1: 3.0, 2: lost}).note() == "learning rates x 1, of 1, 2 (diverged) (at the edge of those tried)"
+def test_one_seed_that_diverges_loses_for_its_candidate_and_ends_nothing(lost: float) -> None:
+    found = among({"fast": [1.0, lost], "slow": [3.0, 3.0]})
+    assert found.taken == 1
+    assert found.note() == "shape slow (nat/token: fast diverged, slow 3.000)"
 
 
-def test_where_all_diverged_the_error_names_the_row_the_factors_and_what_to_do() -> None:
-    with pytest.raises(HarnessError, match=r"^dense: every learning-rate trial diverged \(scales 1, 1e\+09\): add"):
-        tried({1: math.nan, 1e9: math.inf})
+def test_where_all_diverged_the_error_names_the_row_the_candidates_and_what_to_do() -> None:
+    with pytest.raises(HarnessError, match=r"^dense: every trial of its shape diverged \(a, b\): lower"):
+        among({"a": [math.nan], "b": [math.inf]})
+
+
+def test_while_nothing_was_tried_the_first_stands_for_the_choice() -> None:
+    found = chosen("shape", [Tried("a", ()), Tried("b", ())], "dense")
+    assert found.taken == 0
+    assert "not tried yet" in found.note()
 
 
 def test_what_a_trial_gave_is_stored_as_plain_json_diverged_or_not(tmp_path: Path) -> None:

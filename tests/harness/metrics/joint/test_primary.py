@@ -54,7 +54,7 @@ def evaluation(system: System, folder: Path, **split: int) -> Evaluation:
         batch_sequences=5,
         resamples=100,
         load_codes=load_codes,
-        cost=Cost(1, 1, 1.0, 1.0, 1, 1.0, 1),
+        cost=Cost(1, 1, 1.0, 1.0, 1, 1.0, 1.0, 1),
         artifacts=folder,
     )
 

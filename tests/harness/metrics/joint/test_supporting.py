@@ -88,7 +88,7 @@ def evaluation(
         batch_sequences=sequences,
         resamples=50,
         load_codes=lambda _site: test,
-        cost=Cost(1, 1, 1.0, 1.0, 1, 1.0, 1),
+        cost=Cost(1, 1, 1.0, 1.0, 1, 1.0, 1.0, 1),
         artifacts=folder,
     )
 
