@@ -12,7 +12,8 @@ import torch
 from scipy import stats
 
 from harness.base.files import write_atomically
-from harness.bench.joint_worlds import WORLDS, World, run
+from harness.bench.joint_worlds import WORLDS, PairFigures, World, run
+from harness.metrics.joint import meaning, strangers
 from harness.metrics.joint.excess import above_floor
 
 LEVEL = 0.05
@@ -22,8 +23,10 @@ CONTEXTS = (10, 25, 50, 100)
 @dataclass(frozen=True)
 class ControlLine:
     """One world at one number of contexts a pair. Means over pairs, in bits. flagged: share of pairs whose excess is
-    above their floor at 5%, with the ends of its 95% interval (Wilson); magnitude_flagged likewise for the step between
-    low and high values; conjunction_flagged for the conjunction. shuffled_flagged: with one unit's values shuffled."""
+    above that of strangers at 5%, with the ends of its 95% interval (Wilson); over_strangers: the trimmed mean ratio of
+    the two, per bit that B says alone. conjunction_flagged: likewise of the conjunction; code_flagged: of these the
+    pairs whose meaning is lost where both fire. floor_flagged: above the floor of random directions, shuffled_flagged:
+    the same with one unit's values shuffled; magnitude_flagged: for the step between low and high values."""
 
     world: str
     truth: str
@@ -39,8 +42,11 @@ class ControlLine:
     flagged: float
     low: float
     high: float
-    magnitude_flagged: float
+    over_strangers: float
     conjunction_flagged: float
+    code_flagged: float
+    floor_flagged: float
+    magnitude_flagged: float
     shuffled_flagged: float | None
 
 
@@ -89,14 +95,20 @@ def lines_of(world: World, pairs: int, rng: np.random.Generator) -> list[Control
     lines = []
     for contexts in CONTEXTS:
         found = drawn.over(contexts)
-        flags = above_floor(found.excess, found.floor) < LEVEL
+        against = found.effect_b, found.stranger, found.stranger_effect
+        flags = strangers.above_strangers(found.excess, *against) < LEVEL
+        conjunctions = found.effect_b, found.stranger_conjunction, found.stranger_effect
+        conjoined = strangers.above_strangers(found.conjunction, *conjunctions) < LEVEL
         ends = stats.binomtest(int(flags.sum()), pairs).proportion_ci(method="wilson")
         means = {
             "excess": found.excess, "floor": found.floor, "effect": found.effect, "conjunction": found.conjunction,
             "conjunction_floor": found.floor_conjunction, "novel_top": found.novel, "flagged": flags,
+            "conjunction_flagged": conjoined,
+            "code_flagged": conjoined & (_lost(drawn, contexts) < LEVEL),
+            "floor_flagged": above_floor(found.excess, found.floor) < LEVEL,
             "magnitude_flagged": above_floor(found.magnitude, found.magnitude_floor) < LEVEL,
-            "conjunction_flagged": above_floor(found.conjunction, found.floor_conjunction) < LEVEL,
         }  # fmt: skip
+        ratios = strangers.log_ratios(found.excess, *against)
         lines.append(
             ControlLine(
                 world=world.name,
@@ -107,10 +119,18 @@ def lines_of(world: World, pairs: int, rng: np.random.Generator) -> list[Control
                 low=float(ends.low),
                 high=float(ends.high),
                 shuffled_flagged=apart if contexts == most else None,
+                over_strangers=float(np.exp(strangers.trimmed_mean(ratios))),
                 **{name: float(values.mean()) for name, values in means.items()},
             )
         )
     return lines
+
+
+def _lost(drawn: PairFigures, contexts: int) -> np.ndarray:
+    """p-values that less than half of the meaning is left where both fire. `[pairs]`"""
+    together = np.stack([drawn.meaning_a, drawn.meaning_b], -1)[:, :contexts]
+    alone = np.stack([drawn.alone_a, drawn.alone_b], -1)[:, 0]
+    return meaning.lost(meaning.kept(together, alone))
 
 
 def markdown(report: ControlReport) -> str:
@@ -120,10 +140,11 @@ def markdown(report: ControlReport) -> str:
         "",
         "Pairs of units whose joint meaning is known, each in a random subject of its own (a random layer, a live norm "
         "and a linear head downstream; harness/bench/joint_worlds.py). Flagged: share of pairs whose excess is above "
-        f"the floor of random write directions at the level {LEVEL:.0%}, with its 95% interval: false positives in "
-        "worlds that combine nothing, power in those that do. A code read out linearly is meant to be missed by the "
-        "excess and seen by the conjunction; a magnitude code to be seen by the step between low and high values. "
-        "Bits, means over pairs.",
+        f"that of strangers (units that never fire with A, as strong as B) at the level {LEVEL:.0%}, with its 95% "
+        "interval: false positives in worlds that combine nothing, power in those that do. Code: the conjunction is "
+        "above that of strangers and the units' own meaning is lost where both fire: a code read out linearly is "
+        "missed by the excess and seen by this. Floor flagged: against random write directions, which the anisotropic "
+        "world fools. A magnitude code is seen by the step between low and high values. Bits, means over pairs.",
         "",
         f"Largest false-positive rate: {report.false_positives():.1%}. AND codes of 1 nat found: {power} contexts a "
         "pair.",
@@ -131,17 +152,16 @@ def markdown(report: ControlReport) -> str:
         "These rates are the primary estimator's. Statistics of codes alone (lift, interaction gain) flag common "
         "causes unless the strata are the true ones; their rates are not claimed here.",
         "",
-        "| world | truth | contexts | excess | floor | effect | flagged | magnitude flagged | conjunction | its floor "
-        "| conjunction flagged | new top | flagged when shuffled |",
+        "| world | truth | contexts | excess | effect | flagged | over strangers | conjunction flagged | code flagged "
+        "| floor flagged | magnitude flagged | new top | floor flagged when shuffled |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for line in report.lines:
         apart = "" if line.shuffled_flagged is None else f"{line.shuffled_flagged:.1%}"
         lines.append(
-            f"| {line.world} | {line.truth} | {line.contexts} | {line.excess:.3f} | {line.floor:.3f} "
-            f"| {line.effect:.2f} | {line.flagged:.1%} [{line.low:.1%}, {line.high:.1%}] "
-            f"| {line.magnitude_flagged:.1%} | {line.conjunction:.3f} | {line.conjunction_floor:.3f} "
-            f"| {line.conjunction_flagged:.1%} | "
-            f"{line.novel_top:.0%} | {apart} |"
+            f"| {line.world} | {line.truth} | {line.contexts} | {line.excess:.3f} | {line.effect:.2f} "
+            f"| {line.flagged:.1%} [{line.low:.1%}, {line.high:.1%}] | {line.over_strangers:.2f} "
+            f"| {line.conjunction_flagged:.1%} | {line.code_flagged:.1%} | {line.floor_flagged:.1%} "
+            f"| {line.magnitude_flagged:.1%} | {line.novel_top:.0%} | {apart} |"
         )
     return "\n".join([*lines, ""])

@@ -14,11 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.metrics.joint import excess
+from harness.metrics.joint import excess, meaning, strangers
 from harness.metrics.joint.floor import random_frames, turned
 
 OUTCOMES, WIDTH, DRAWS = 64, 32, 3
 _UNITS = 60  # that a token's k are chosen from, where a world has more than its pair
+_HEARD, _LOUD = 6, 2.0  # directions that a layer downstream amplifies, and how much
 _LIVE = 0.35  # size of what the random layer downstream adds, beside a residual of about 1
 
 
@@ -27,7 +28,9 @@ class World:
     """truth: what is planted. combines: whether the two mean more together. draw(generator, contexts): values of A and
     B `[contexts]`, and the residual without them `[contexts, WIDTH]`. and_nats: standard deviation over outcomes of
     what an AND of the two adds to the logits. code: "sum" (each unit writes a random direction), "agree" (nearly the
-    same one), "linear" (A − B, B − A and ¾(A + B)), "magnitude" (the AND is of both being high)."""
+    same one), "linear" (A − B, B − A and ¾(A + B)), "composition" (each raises four outcomes, one of them in common),
+    "magnitude" (the AND is of both being high), "subspace" (all units write where the layer downstream listens),
+    "sizes" (units are of very different size)."""
 
     name: str
     truth: str
@@ -84,6 +87,11 @@ WORLDS = [
         for nats in AND_NATS
     ],
     World("linear", "a third thing read out linearly: A−B, B−A, ¾(A+B)", True, _independent, code="linear"),
+    World("anisotropic", "all write into 6 directions that later layers amplify", False, _independent, code="subspace"),
+    World("strangers", "never fire together; some say far more than others", False, _independent, code="sizes"),
+    World(
+        "composition", "animal and barks: 4 outcomes each, one in common", False, _independent, code="composition"
+    ),
     World("magnitude", "both high (above 1) moves the logits by 1 nat more", True, _independent, 1.0, "magnitude"),
 ]
 
@@ -91,7 +99,9 @@ WORLDS = [
 @dataclass(frozen=True)
 class PairFigures:
     """Of every pair and context `[pairs, contexts]`, floors `[pairs, contexts, DRAWS]`, in bits; `magnitude`: excess of
-    the step from low values (0.6) to high ones (1.4); `novel`: 1 or 0."""
+    the step from low values (0.6) to high ones (1.4); `novel`: 1 or 0. Strangers `[pairs, contexts, KEPT]`: excess,
+    effect alone and conjunction of A with the units put in B's place. meaning: how far each unit's core moves where
+    both fire, alone: how far by itself, in nats (meaning.py)."""
 
     excess: np.ndarray
     effect: np.ndarray
@@ -101,6 +111,14 @@ class PairFigures:
     floor: np.ndarray
     magnitude_floor: np.ndarray
     floor_conjunction: np.ndarray
+    effect_b: np.ndarray
+    stranger: np.ndarray
+    stranger_effect: np.ndarray
+    stranger_conjunction: np.ndarray
+    meaning_a: np.ndarray
+    meaning_b: np.ndarray
+    alone_a: np.ndarray
+    alone_b: np.ndarray
 
     def over(self, contexts: int | None = None) -> PairFigures:
         """Means over the first `contexts` (default: all) of every pair: `[pairs]`, floors `[pairs, DRAWS]`."""
@@ -141,9 +159,57 @@ def run(world: World, pairs: int, contexts: int, rng: np.random.Generator, *, sh
             "magnitude_floor": torch.stack(step_excess, 1),
             "floor_conjunction": torch.stack([excess.conjunction(*floor)[0] for floor in floors], 1),
         }
+        of_pair |= _against_strangers(subject, rng, rest, z, written)
+        of_pair |= _meanings(subject, world, rng, contexts, z)
         for name, values in of_pair.items():
             found[name].append(values.numpy())
     return PairFigures(**{name: np.stack(values) for name, values in found.items()})
+
+
+def _against_strangers(
+    subject: _Subject, rng: np.random.Generator, rest: Tensor, z: list[Tensor], written: tuple[Tensor, Tensor]
+) -> dict[str, Tensor]:
+    """Units that never fire with A in B's place, as strong as B in every context: those most like B of many drawn."""
+    a, b = written
+    size = b.norm(dim=-1, keepdim=True)
+    vectors = subject.drawn(strangers.DRAWN)
+    put = [size * vector / vector.norm() for vector in vectors]  # each `[contexts, WIDTH]`
+    alone = [subject.read(rest + c) for c in put]
+    effects = torch.stack([excess.effect(one, z[3]) for one in alone], 1)  # [contexts, drawn]
+    effect_b = excess.effect(z[2], z[3])
+    cosines = np.array([float(torch.cosine_similarity(vector, a[0], dim=0)) for vector in vectors])
+    probed = slice(strangers.PROBED)
+    places, _ = strangers.matched(
+        effect_b[probed].mean(0, keepdim=True).numpy(),
+        np.array([float(torch.cosine_similarity(b[0], a[0], dim=0))]),
+        effects[probed].mean(0, keepdim=True).numpy(),
+        cosines[None],
+    )
+    kept = [int(place) for place in places[0]]
+    states = [(subject.read(rest + a + put[place]), z[1], alone[place], z[3]) for place in kept]
+    return {
+        "effect_b": effect_b,
+        "stranger": torch.stack([excess.excess(*state) for state in states], 1),
+        "stranger_effect": effects[:, kept],
+        "stranger_conjunction": torch.stack([excess.conjunction(*state)[0] for state in states], 1),
+    }
+
+
+def _meanings(
+    subject: _Subject, world: World, rng: np.random.Generator, contexts: int, z: list[Tensor]
+) -> dict[str, Tensor]:
+    """What each unit says alone in contexts of its own, and what of that is left where both fire."""
+    found: dict[str, Tensor] = {}
+    a, b, rest = (torch.from_numpy(np.asarray(part, np.float32)) for part in world.draw(rng, contexts))
+    off = torch.zeros(contexts)
+    native = subject.logits(rest, off, off, off)
+    for name, on in (("a", subject.logits(rest, a, off, off)), ("b", subject.logits(rest, off, b, off))):
+        half = contexts // 2
+        says = meaning.core((on.softmax(-1) - native.softmax(-1))[:half].mean(0))
+        found[f"meaning_{name}"] = meaning.moved(z[0], z[3], says.expand_as(z[0]))
+        alone = meaning.moved(on, native, says.expand_as(on))[half:].mean()
+        found[f"alone_{name}"] = alone.expand(contexts)
+    return found
 
 
 class _Subject:
@@ -153,16 +219,42 @@ class _Subject:
         def normal(*shape: int) -> Tensor:
             return torch.from_numpy(rng.standard_normal(shape).astype(np.float32))
 
-        self.world = world
+        self.world, self.rng = world, rng
         self.head = normal(WIDTH, OUTCOMES) / WIDTH**0.5 * 2
         self.inner, self.outer = normal(WIDTH, 2 * WIDTH) / WIDTH**0.5, normal(2 * WIDTH, WIDTH) / (2 * WIDTH) ** 0.5
         self.writes = 2.0 * normal(2, WIDTH) / WIDTH**0.5 * 2
         if world.code == "agree":
             self.writes[1] = 0.8 * self.writes[0] + 0.6 * self.writes[1]
         if world.code == "linear":
-            dog, cat, bird = (self.head[:, i] / self.head[:, i].norm() for i in range(3))
+            # At right angles: else, by chance, the third thing is what one of them says alone.
+            dog, cat, bird = torch.linalg.qr(self.head[:, :3]).Q.T
+            self.head[:, :3] = 2 * torch.stack([dog, cat, bird], 1)
             self.writes = 4 * torch.stack([dog - cat + 0.75 * bird, cat - dog + 0.75 * bird])
+        if world.code == "composition":
+            animal, barks = (self.head[:, outcomes] for outcomes in ([0, 1, 2, 3], [0, 4, 5, 6]))
+            self.writes = 3 * torch.stack([(part / part.norm(dim=0)).sum(1) for part in (animal, barks)])
+        if world.code == "subspace":
+            self.heard = torch.linalg.qr(normal(WIDTH, _HEARD)).Q  # [WIDTH, 6]
+            self.inner += _LOUD * self.heard @ (self.heard.T @ self.inner)
+            self.writes = self.drawn(2)
+        if world.code == "sizes":
+            self.writes = self.writes * torch.exp(0.7 * normal(2, 1))
         self.together = normal(OUTCOMES)
+
+    def drawn(self, n: int) -> Tensor:
+        """Write vectors `[n, WIDTH]` of units of the world, as B's but of other things."""
+        free = torch.from_numpy(self.rng.standard_normal((n, WIDTH)).astype(np.float32))
+        if self.world.code == "agree":
+            return 0.8 * self.writes[0] + 0.6 * 4 * free / WIDTH**0.5
+        if self.world.code in ("linear", "composition"):
+            outcomes = [self.rng.choice(np.arange(8, OUTCOMES), 4, replace=False) for _ in range(n)]
+            heads = [self.head[:, chosen] / self.head[:, chosen].norm(dim=0) for chosen in outcomes]  # [WIDTH, 4]
+            if self.world.code == "linear":
+                return 4 * torch.stack([head[:, 0] - head[:, 1] + 0.75 * head[:, 2] for head in heads])
+            return 3 * torch.stack([head.sum(1) for head in heads])
+        if self.world.code == "subspace":
+            return 4 * free[:, :_HEARD] @ self.heard.T / _HEARD**0.5
+        return 4 * free / WIDTH**0.5
 
     def residual(self, rest: Tensor, a: Tensor, b: Tensor, present: Tensor) -> Tensor:
         return rest + a[:, None] * self.writes[0] + b[:, None] * self.writes[1]

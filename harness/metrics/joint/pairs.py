@@ -186,6 +186,13 @@ def shuffled(chosen: Chosen, test: Mapping[Site, Fired], contexts: int, rng: np.
     return PairContexts.cat(parts[1:]) if len(parts) > 1 else chosen.contexts
 
 
+def together_at(a: Fired, b: Fired, unit: int) -> np.ndarray:
+    """Units of b that fire on some token on which `unit` of a fires."""
+    here = np.zeros(a.n_tokens, bool)
+    here[a.token[a.unit == unit]] = True
+    return np.unique(b.unit[here[b.token]])
+
+
 def _counts(a: Fired, b: Fired, units_a: np.ndarray, units_b: np.ndarray) -> np.ndarray:
     """On how many tokens these pairs fire together. `[pairs]`"""
     found_a, found_b, together = coactivations(a, b, within=False)

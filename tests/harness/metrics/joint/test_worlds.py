@@ -11,6 +11,7 @@ import pytest
 from harness.bench import joint_controls as controls
 from harness.bench import joint_worlds as worlds
 from harness.metrics.joint.excess import above_floor
+from harness.metrics.joint.strangers import above_strangers, log_ratios, trimmed_mean
 
 BY_NAME = {world.name: world for world in worlds.WORLDS}
 CONTEXTS = 12
@@ -20,12 +21,47 @@ def found(name: str, pairs: int = 40, *, shuffle: bool = False) -> worlds.PairFi
     return worlds.run(BY_NAME[name], pairs, CONTEXTS, np.random.default_rng(0), shuffle=shuffle).over()
 
 
-@pytest.mark.parametrize("name", [world.name for world in worlds.WORLDS if not world.combines])
-def test_units_that_combine_nothing_are_flagged_no_more_often_than_the_level(name: str) -> None:
+NOTHING = [world.name for world in worlds.WORLDS if not world.combines]
+
+
+@pytest.mark.parametrize("name", NOTHING)
+def test_units_that_combine_nothing_stand_out_from_strangers_no_more_often_than_the_level(name: str) -> None:
+    figures = found(name)
+    against = figures.effect_b, figures.stranger, figures.stranger_effect
+    assert (above_strangers(figures.excess, *against) < 0.05).mean() <= 0.15  # P(more than 6 of 40 at 5%) = 0.3%
+    assert 0.7 < np.exp(trimmed_mean(log_ratios(figures.excess, *against))) < 1.5
+
+
+def test_writes_where_later_layers_listen_fool_random_directions_and_not_strangers() -> None:
+    figures = found("anisotropic")
+    assert (above_floor(figures.excess, figures.floor) < 0.05).mean() > 0.3
+
+
+@pytest.mark.parametrize("name", [name for name in NOTHING if name not in ("anisotropic", "composition")])
+def test_where_writes_are_isotropic_the_floor_of_random_directions_holds_too(name: str) -> None:
     figures = found(name)
     assert (above_floor(figures.excess, figures.floor) < 0.05).mean() <= 0.15  # P(more than 6 of 40 at 5%) = 0.3%
     assert (above_floor(figures.magnitude, figures.magnitude_floor) < 0.05).mean() <= 0.15
     assert 0.6 < figures.excess.mean() / figures.floor.mean() < 1.6
+
+
+def test_an_and_is_found_against_strangers() -> None:
+    figures = found("and_1")
+    against = figures.effect_b, figures.stranger, figures.stranger_effect
+    assert (above_strangers(figures.excess, *against) < 0.05).mean() >= 0.9
+    assert np.exp(trimmed_mean(log_ratios(figures.excess, *against))) > 4
+
+
+def test_a_code_is_told_from_a_composition_by_the_meaning_that_is_lost_where_both_fire() -> None:
+    flagged = {}
+    for name in ("linear", "composition"):
+        drawn = worlds.run(BY_NAME[name], 60, 40, np.random.default_rng(2))
+        of_pair = drawn.over()
+        against = of_pair.effect_b, of_pair.stranger_conjunction, of_pair.stranger_effect
+        conjoined = above_strangers(of_pair.conjunction, *against) < 0.05
+        flagged[name] = float((conjoined & (controls._lost(drawn, 40) < 0.05)).mean())
+    assert flagged["linear"] >= 0.9
+    assert flagged["composition"] <= 0.1
 
 
 def test_an_and_of_one_nat_is_found_and_more_of_it_is_more_excess() -> None:
