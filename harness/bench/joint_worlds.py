@@ -89,9 +89,7 @@ WORLDS = [
     World("linear", "a third thing read out linearly: A−B, B−A, ¾(A+B)", True, _independent, code="linear"),
     World("anisotropic", "all write into 6 directions that later layers amplify", False, _independent, code="subspace"),
     World("strangers", "never fire together; some say far more than others", False, _independent, code="sizes"),
-    World(
-        "composition", "animal and barks: 4 outcomes each, one in common", False, _independent, code="composition"
-    ),
+    World("composition", "animal and barks: 4 outcomes each, one in common", False, _independent, code="composition"),
     World("magnitude", "both high (above 1) moves the logits by 1 nat more", True, _independent, 1.0, "magnitude"),
 ]
 

@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from harness.tables.answers import answers
 from harness.tables.table import Difference, Figure, Row, Table
 
 _ARROWS = {"lower": "↓", "higher": "↑", "none": ""}
@@ -160,7 +161,7 @@ def _pipe_table(header: Sequence[str], rows: Sequence[Sequence[str]], right: boo
 def markdown(table: Table) -> str:
     """The table for a reader on GitHub."""
     p = table.provenance
-    lines = [f"# {table.comparison}", "", _READ_ME, ""]
+    lines = [f"# {table.comparison}", "", *(f"{line}\n" for line in answers(table)), _READ_ME, ""]
     rows = [[f"`{r.system}`", r.kind, _seeds(r), "; ".join(r.notes)] for r in table.rows]
     lines += _pipe_table(["system", "kind", "seeds", "notes"], rows, right=False)
     for family, metrics in _families(table):
@@ -233,6 +234,8 @@ def csv_text(table: Table) -> str:
 def render(table: Table, console: Console) -> None:
     """Prints the table; a family too wide for the terminal is turned on its side, or cut where that is too wide too."""
     console.print(f"[bold]{escape(table.comparison)}[/bold]  {escape(_READ_ME)}", highlight=False)
+    for line in answers(table):
+        console.print(f"  {escape(line)}", highlight=False)
     for family, metrics in _families(table):
         rows = [r for r in table.rows if _has(r, metrics)]
         upright = [

@@ -17,8 +17,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.tables.statistics import document_bootstrap
-
 # Below this many bits an excess is rounding of float32 logits (some 1e-6 of them, which counts squared), and no pair is
 # called above a floor that is smaller still.
 RESOLUTION = 1e-9
@@ -34,14 +32,6 @@ class Figures:
     effect: Tensor
     conjunction: Tensor
     novel: Tensor
-
-
-@dataclass(frozen=True)
-class ExcessEstimate:
-    """A figure and its replicates `[n_resamples]` on resampled documents."""
-
-    value: float
-    replicates: np.ndarray
 
 
 def figures(z11: Tensor, z10: Tensor, z01: Tensor, z00: Tensor) -> Figures:
@@ -102,26 +92,6 @@ def novel_top(z11: Tensor, z10: Tensor, z01: Tensor, z00: Tensor) -> Tensor:
     _check(z11, z10, z01, z00)
     top = z11.argmax(-1)
     return (top != z10.argmax(-1)) & (top != z01.argmax(-1)) & (top != z00.argmax(-1))
-
-
-def by_document(
-    numerator: np.ndarray, denominator: np.ndarray, documents: np.ndarray, among: np.ndarray, resamples: int
-) -> ExcessEstimate:
-    """Σ numerator / Σ denominator over contexts, all `[contexts]`, with replicates on resampled documents.
-
-    `among` `[documents]` ascending: every document that could have been drawn, the same in every system, so that
-    resample b draws the same documents. Raises ValueError where a document is not among them, or there are fewer than
-    2.
-    """
-    if len(among) < 2:
-        raise ValueError(f"{len(among)} documents: an interval by document needs at least 2")
-    rows = np.searchsorted(among, documents)
-    if (rows >= len(among)).any() or (among[rows] != documents).any():
-        raise ValueError("a context is of a document that is not among the documents to resample")
-    sums = [np.bincount(rows, np.asarray(values, np.float64), len(among)) for values in (numerator, denominator)]
-    total = sums[1].sum()
-    value = float(sums[0].sum() / total) if total else math.nan
-    return ExcessEstimate(value, document_bootstrap(sums[0], sums[1], resamples))
 
 
 def above_floor(excesses: np.ndarray, floors: np.ndarray) -> np.ndarray:

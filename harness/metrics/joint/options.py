@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from harness.base.settings import Strict
 
-VERSION = 4
+VERSION = 5
 
 
 class SupportingOptions(Strict):

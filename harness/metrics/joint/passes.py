@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.metrics.joint import excess
+from harness.metrics.joint import excess, meaning
 from harness.metrics.joint.floor import rotated_values, turned
 from harness.metrics.joint.pairs import PairContexts, Stratum
 from harness.systems.prefix import Entries, Prefix
@@ -27,7 +27,10 @@ _STATES = ("11", "10", "01", "00")
 @dataclass(frozen=True)
 class PairTable:
     """What is fixed for every pair of a run. stratum `[pairs]` into strata; units `[pairs, 2]`; low, high `[pairs, 2]`:
-    values between which the magnitude version switches; angle `[pairs]`; frames `[pairs, draws, 2, d_model]`."""
+    values between which the magnitude version switches; angle `[pairs]`; frames `[pairs, draws, 2, d_model]`.
+
+    strangers `[pairs, kept]`: units in B's place, −1 for none; sign `[pairs, kept]`: of their values;
+    core `[pairs, 2, vocabulary]`, boolean: what each unit says alone (meaning.py). None until they are known."""
 
     strata: list[Stratum]
     stratum: np.ndarray
@@ -36,18 +39,23 @@ class PairTable:
     high: np.ndarray
     angle: np.ndarray
     frames: Tensor
+    strangers: np.ndarray | None = None
+    sign: np.ndarray | None = None
+    core: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class PairEffects:
     """Figures of contexts by name, in bits: `[contexts]`; excess and effect of the floor `[contexts, draws]`, its other
-    figures of the first draw. Top tokens and their probabilities `[contexts, 4, SHOWN]` with both, A alone,
+    figures of the first draw. stranger: excess, effect alone, conjunction and A's meaning `[contexts, kept]` with the
+    strangers in B's place. Top tokens and their probabilities `[contexts, 4, SHOWN]` with both, A alone,
     B alone, neither."""
 
     real: dict[str, np.ndarray]
     floor: dict[str, np.ndarray]
     magnitude: dict[str, np.ndarray]
     rotated: dict[str, np.ndarray]
+    stranger: dict[str, np.ndarray]
     top: np.ndarray
     probability: np.ndarray
 
@@ -69,32 +77,47 @@ def run(
     parts: dict[str, np.ndarray] = {}
     top = np.zeros((n, 4, SHOWN), np.int32)
     probability = np.zeros((n, 4, SHOWN), np.float32)
-    variants = len(_STATES) + 3 * draws + 10 * extras  # of a context, see _Variants.logits
-    size = max(1, LOGITS // (variants * system.model.config.vocab_size))
-    order = np.argsort(contexts.token, kind="stable")
-    sequence = contexts.token[order] // split.length
-    starts = np.flatnonzero(np.diff(sequence, prepend=-1))
-    for start, end in zip(starts, [*starts[1:], n], strict=True):
-        tokens = split.batch(torch.tensor([sequence[start]])).input_ids[0].to(system.device)
-        prefix = Prefix(system, tokens)
-        for first in range(start, end, size):
-            chunk = order[first : min(first + size, end)]
-            variant = _Variants(system, prefix, contexts, chunk, pairs, split.length)
-            z = variant.logits(draws, extras)
-            for name, values in _figures(z, draws, extras).items():
-                if name not in parts:
-                    parts[name] = np.zeros((n, *values.shape[1:]))
-                parts[name][chunk] = values.cpu().numpy()
-            for i, state in enumerate(_STATES):
-                likeliest = z[state].softmax(-1).topk(SHOWN)
-                top[chunk, i] = likeliest.indices.cpu().numpy()
-                probability[chunk, i] = likeliest.values.cpu().numpy()
-        report(int(end), n)
+    kept = pairs.strangers.shape[1] if extras and pairs.strangers is not None else 0
+    variants = len(_STATES) + 3 * draws + 10 * extras + 2 * kept  # of a context, see Variants.logits
+    done = 0
+    for prefix, chunk in by_sequence(system, split, contexts, variants):
+        variant = Variants(system, prefix, contexts, chunk, pairs, split.length)
+        z = variant.logits(draws, extras, kept)
+        found = _figures(z, draws, extras) | (variant.of_strangers(z, kept) if kept else {})
+        for name, values in found.items():
+            if name not in parts:
+                parts[name] = np.zeros((n, *values.shape[1:]))
+            parts[name][chunk] = values.cpu().numpy()
+        for i, state in enumerate(_STATES):
+            likeliest = z[state].softmax(-1).topk(SHOWN)
+            top[chunk, i] = likeliest.indices.cpu().numpy()
+            probability[chunk, i] = likeliest.values.cpu().numpy()
+        done += len(chunk)
+        report(done, n)
 
     def group(prefix: str) -> dict[str, np.ndarray]:
         return {name.split("/")[1]: values for name, values in parts.items() if name.startswith(f"{prefix}/")}
 
-    return PairEffects(group("real"), group("floor"), group("magnitude"), group("rotated"), top, probability)
+    real, floor, magnitude, rotated, stranger = (
+        group(name) for name in ("real", "floor", "magnitude", "rotated", "stranger")
+    )
+    return PairEffects(real, floor, magnitude, rotated, stranger, top, probability)
+
+
+def by_sequence(
+    system: System, split: PackedSplit, contexts: PairContexts, variants: int
+) -> Iterator[tuple[Prefix, np.ndarray]]:
+    """Contexts of one sequence after the other, as many at once as fit with so many variants each: the sequence as the
+    system runs it natively, and which contexts."""
+    size = max(1, LOGITS // (variants * system.model.config.vocab_size))
+    order = np.argsort(contexts.token, kind="stable")
+    sequence = contexts.token[order] // split.length
+    starts = np.flatnonzero(np.diff(sequence, prepend=-1))
+    for start, end in zip(starts, [*starts[1:], len(contexts)], strict=True):
+        tokens = split.batch(torch.tensor([sequence[start]])).input_ids[0].to(system.device)
+        prefix = Prefix(system, tokens)
+        for first in range(start, end, size):
+            yield prefix, order[first : min(first + size, end)]
 
 
 def _figures(z: dict[str, Tensor], draws: int, extras: bool) -> dict[str, Tensor]:
@@ -124,7 +147,7 @@ def _figures(z: dict[str, Tensor], draws: int, extras: bool) -> dict[str, Tensor
     return found
 
 
-class _Variants:
+class Variants:
     """The variants of a chunk of contexts of one sequence."""
 
     def __init__(
@@ -140,6 +163,7 @@ class _Variants:
         self.high = self._tensor(pairs.high[pair, 0]), self._tensor(pairs.high[pair, 1])
         self.angle = self._tensor(pairs.angle[pair])
         self.frames = pairs.frames[torch.as_tensor(pair)].to(self.device)  # [contexts, draws, 2, d_model]
+        self.pair = pair
         of_stratum = pairs.stratum[pair]
         self.sites: list[dict[Site, Tensor]] = [{}, {}]  # of A and of B: site → which contexts
         for index in np.unique(of_stratum):
@@ -148,9 +172,9 @@ class _Variants:
                 known = self.sites[side].get(site, here[:0])
                 self.sites[side][site] = torch.cat([known, here])
 
-    def logits(self, draws: int, extras: bool) -> dict[str, Tensor]:
-        """`[contexts, vocabulary]` of every variant, by name: the units themselves set, and random directions in their
-        place, which are then both off."""
+    def logits(self, draws: int, extras: bool, kept: int) -> dict[str, Tensor]:
+        """`[contexts, vocabulary]` of every variant, by name: the units themselves set; random directions in their
+        place, which are then both off; and B off, with each of its strangers in its place."""
         (a, b), zero = self.value, torch.zeros_like(self.value[0])
         states = {"11": (a, b), "10": (a, zero), "01": (zero, b), "00": (zero, zero)}
         if extras:
@@ -159,14 +183,46 @@ class _Variants:
             states |= {f"magnitude/{state}": step for state, step in zip(_STATES, steps, strict=True)}
             states["rotated/10"], states["rotated/01"] = rotated_values(self.value, self.strength, self.angle)
         pushes = self._floor(draws, extras)
-        return self._pass(states | dict.fromkeys(pushes, (zero, zero)), pushes)
+        others: dict[str, tuple[Tensor, Tensor]] = {}
+        for place in range(kept):
+            assert self.pairs.strangers is not None
+            assert self.pairs.sign is not None
+            units, sign = (self._tensor(of[self.pair, place]) for of in (self.pairs.strangers, self.pairs.sign))
+            there = self.stranger(units, sign)
+            for state, value in (("11", a), ("01", zero)):
+                states[f"stranger{place}/{state}"] = (value, zero)
+                others[f"stranger{place}/{state}"] = there
+        return self.run(states | dict.fromkeys(pushes, (zero, zero)), pushes, others)
+
+    def stranger(self, units: Tensor, sign: Tensor) -> tuple[Tensor, Tensor]:
+        """Units `[contexts]` at B's site (−1: none) with the values at which they write as strongly as B does."""
+        safe = units.clamp_min(0)
+        size = self.written(1, safe, torch.ones_like(self.value[1])).norm(dim=-1)
+        return units, sign.to(size.dtype) * self.strength[1] / size.clamp_min(1e-12)
+
+    def of_strangers(self, z: dict[str, Tensor], kept: int) -> dict[str, Tensor]:
+        """Figures with each stranger in B's place `[contexts, kept]`, and of B what they are compared with."""
+        assert self.pairs.core is not None
+        core = self.pairs.core[torch.as_tensor(self.pair)].to(self.device)  # [contexts, 2, vocabulary]
+        states = [[z[f"stranger{i}/11"], z["10"], z[f"stranger{i}/01"], z["00"]] for i in range(kept)]
+        found = {
+            "real/effect_b": excess.effect(z["01"], z["00"]),
+            "real/meaning_a": meaning.moved(z["11"], z["00"], core[:, 0]),
+            "real/meaning_b": meaning.moved(z["11"], z["00"], core[:, 1]),
+            "stranger/excess": torch.stack([excess.excess(*state) for state in states], 1),
+            "stranger/effect": torch.stack([excess.effect(state[2], state[3]) for state in states], 1),
+            "stranger/meaning_a": torch.stack([meaning.moved(s[0], s[3], core[:, 0]) for s in states], 1),
+        }
+        together = excess.conjunction(*(torch.cat(column) for column in zip(*states, strict=True)))[0]
+        found["stranger/conjunction"] = torch.stack(together.split(len(core)), 1)
+        return found
 
     def _floor(self, draws: int, extras: bool) -> dict[str, tuple[Tensor, Tensor]]:
         """What is added in the place of what A and B write, each `[contexts, d_model]`, by variant."""
-        written = self._written(0), self._written(1)
+        written = [self.written(side, self.units_of[side], self.value[side]) for side in (0, 1)]
         pushes: dict[str, tuple[Tensor, Tensor]] = {}
         for draw in range(draws):
-            a, b = turned(self.frames[:, draw], *written)
+            a, b = turned(self.frames[:, draw], written[0], written[1])
             pushes |= {f"floor{draw}/11": (a, b), f"floor{draw}/10": (a, 0 * b), f"floor{draw}/01": (0 * a, b)}
             if extras and draw == 0:
                 (low_a, high_a), (low_b, high_b) = (
@@ -177,11 +233,15 @@ class _Variants:
                 pushes |= {f"floor/magnitude/{state}": step for state, step in zip(_STATES, steps, strict=True)}
         return pushes
 
-    def _pass(
+    def run(
         self,
         states: dict[str, tuple[Tensor, Tensor]],
-        pushes: dict[str, tuple[Tensor, Tensor]],
+        pushes: dict[str, tuple[Tensor, Tensor]] | None = None,
+        others: dict[str, tuple[Tensor, Tensor]] | None = None,
     ) -> dict[str, Tensor]:
+        """Logits of every state: values of A and B `[contexts]`; what is added in the place of each; units at B's site
+        that are set besides (−1: none), and their values."""
+        pushes, others = pushes or {}, others or {}
         edits: dict[Site, list[tuple[Tensor, Tensor, Tensor]]] = {}
         added: dict[Site, Tensor] = {}
         n = len(self.positions)
@@ -190,6 +250,10 @@ class _Variants:
                 for site, here in self.sites[side].items():
                     row = block * n + here
                     edits.setdefault(site, []).append((row, self.units_of[side][here], values[side][here]))
+                    if side == 1 and name in others:
+                        units, set_to = (part[here] for part in others[name])
+                        there = units >= 0
+                        edits[site].append((row[there], units[there], set_to[there].to(values[1].dtype)))
                     if name in pushes:
                         vectors = pushes[name][side]
                         if site not in added:
@@ -202,9 +266,8 @@ class _Variants:
         z = z if z.dtype == torch.float64 else z.float()
         return dict(zip(states, z.split(n), strict=True))
 
-    def _written(self, side: int) -> Tensor:
-        """What the unit of a side writes in every context: `[contexts, d_model]`."""
-        units, values = self.units_of[side], self.value[side]
+    def written(self, side: int, units: Tensor, values: Tensor) -> Tensor:
+        """What units at the site of A or B write in every context: `[contexts, d_model]`."""
         found = self.frames.new_zeros(len(units), self.frames.shape[-1], dtype=self.prefix.dtype)
         for site, here in self.sites[side].items():
             found[here] = self.prefix.written(site, self.positions[here], units[here], values[here])

@@ -11,14 +11,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from harness.metrics.joint import excess
+from harness.metrics.joint.against_strangers import FIGURES, LEVEL, AgainstStrangers, flagged
 from harness.metrics.joint.artifacts import PairReport, write_pairs
 from harness.metrics.joint.floor import random_frames
 from harness.metrics.joint.options import VERSION, Options, needed
 from harness.metrics.joint.pairs import Chosen, Fired, PairContexts, choose, fired, shuffled, strata
 from harness.metrics.joint.passes import PairEffects, PairTable, run
+from harness.metrics.joint.probing import Probed, probe
+from harness.metrics.joint.resampling import pair_means
+from harness.metrics.joint.strangers import trimmed_mean
 from harness.systems.evaluation import Evaluation
 from harness.systems.system import Site
-from harness.tables.measurement import Direction, Measurement
+from harness.tables.measurement import Direction, Measurement, not_applicable
 
 if TYPE_CHECKING:
     from harness.corpus import Batch
@@ -44,6 +48,8 @@ def measure(evaluation: Evaluation, options: Options, rng: np.random.Generator) 
                           rng.uniform(0, 2 * math.pi, n),
                           random_frames(n, options.draws, system.model.config.hidden_size, rng))  # fmt: skip
         contexts = PairContexts.cat([part.contexts for part in chosen])
+        results.probed = probe(system, evaluation.split, pairs, contexts, chosen, dev, test, rng)
+        pairs = results.probed.pairs
 
         def report(done: int, total: int) -> None:
             log.debug("%s: %d of %d contexts", system.name, done, total)
@@ -82,6 +88,7 @@ class _Results:
     options: Options
     chosen: list[Chosen]
     test: dict[Site, Fired]
+    probed: Probed | None = None
     found: PairEffects | None = None
     contexts: PairContexts | None = None
     apart: PairEffects | None = None
@@ -108,7 +115,8 @@ class _Results:
         # A system read only in the last layer has nothing else; its row says what that means.
         within = early or [i for i, kind in enumerate(kinds) if kind.within]
         across = [i for i, kind in enumerate(kinds) if not kind.within]
-        rows = [*self._headline(within)]
+        everywhere = [i for i, kind in enumerate(kinds) if kind.within]
+        rows = [*self._against_strangers(within, everywhere), *self._headline(within)]
         rows += self._shares("excess_share_across", "floor_share_across", across) if across else []
         for i, kind in enumerate(kinds):
             if kind.within:
@@ -123,6 +131,19 @@ class _Results:
         ]  # fmt: skip
         return rows
 
+    def _against_strangers(self, within: list[int], everywhere: list[int]) -> list[Measurement]:
+        reason = self._underpowered(within)
+        if reason or self.found is None or self.contexts is None or self.probed is None:
+            return not_applicable([f"joint/{name}" for name in FIGURES], VERSION, reason or "underpowered: no pair")
+        compared = AgainstStrangers(
+            self.found, self.contexts, self.probed, self.stratum, self._document_rows(self.contexts.token),
+            len(self.evaluation.documents), self.evaluation.resamples, self.options.least_pairs,
+        )  # fmt: skip
+        return list(compared.measurements(within, everywhere))
+
+    def _document_rows(self, token: np.ndarray) -> np.ndarray:
+        return np.searchsorted(self.evaluation.documents, self.document[token])
+
     def _headline(self, within: list[int]) -> Iterator[Measurement]:
         def figure(name: str, group: str, column: str, unit: str = "bit", direction: Direction = "none") -> Measurement:
             return self._ratio(name, within, group, column, None, unit, direction)
@@ -132,6 +153,7 @@ class _Results:
         yield self._difference("excess_above_floor", within)
         yield from self._shares("excess_share", "floor_share", within)
         yield self._above_floor(within)
+        yield self._over_floor(within)
         yield figure("conjunction", "real", "conjunction", direction="lower")
         yield figure("conjunction_floor", "floor", "conjunction")
         yield figure("conjunction_rotated", "rotated", "conjunction")
@@ -180,7 +202,9 @@ class _Results:
             denominator = of_context(*per.split("/")) if "/" in per else of_context(group, per)
         if not denominator.any():  # gates that are all 0 or 1 have no low and high value
             return self._nan(name, unit, direction, "the edits change nothing: there is no effect to take a share of")
-        return self._bootstrapped(name, numerator, denominator, contexts.token[kept], unit, direction)
+        return self._bootstrapped(
+            name, numerator, denominator, contexts.token[kept], int(np.isin(self.stratum, of).sum()), unit, direction
+        )
 
     def _difference(self, name: str, of: list[int]) -> Measurement:
         reason = self._underpowered(of)
@@ -188,16 +212,20 @@ class _Results:
             return self._nan(name, "bit", "lower", reason)
         kept = np.isin(self.stratum[self.contexts.pair], of)
         above = self.found.real["excess"] - self.found.floor["excess"].mean(1)
-        return self._bootstrapped(name, above[kept], np.ones(kept.sum()), self.contexts.token[kept], "bit", "lower")
+        n = int(np.isin(self.stratum, of).sum())
+        return self._bootstrapped(name, above[kept], np.ones(kept.sum()), self.contexts.token[kept], n, "bit", "lower")
 
     def _bootstrapped(
-        self, name: str, numerator: np.ndarray, denominator: np.ndarray, token: np.ndarray, unit: str, to: Direction
-    ) -> Measurement:
-        documents = self.evaluation.documents
-        found = excess.by_document(
-            numerator, denominator, self.document[token], documents, self.evaluation.resamples
-        )  # fmt: skip
-        return Measurement(f"joint/{name}", found.value, unit, to, VERSION, found.replicates, "documents")
+        self, name: str, numerator: np.ndarray, denominator: np.ndarray, token: np.ndarray, pairs: int, unit: str,
+        to: Direction,
+    ) -> Measurement:  # fmt: skip
+        """Σ numerator / Σ denominator over the contexts of so many pairs, as many of each."""
+        row = self._document_rows(token).reshape(pairs, -1)
+        values = np.stack([numerator.reshape(pairs, -1), denominator.reshape(pairs, -1)], -1)
+        means = pair_means(values, row, len(self.evaluation.documents), self.evaluation.resamples)
+        sums = np.nansum(means.replicates, 1)
+        value = float(numerator.sum() / denominator.sum())
+        return Measurement(f"joint/{name}", value, unit, to, VERSION, sums[:, 0] / sums[:, 1], "documents")
 
     def p_values(self, of: list[int]) -> np.ndarray:
         """Of the pairs of these strata, see excess.above_floor."""
@@ -208,17 +236,28 @@ class _Results:
         return excess.above_floor(mean[kept], floors[kept])
 
     def _above_floor(self, of: list[int]) -> Measurement:
-        from harness.tables.statistics import unit_bootstrap
-
         reason = self._underpowered(of)
         if reason or self.found is None:
             return self._nan("pairs_above_floor", "share of pairs", "lower", reason)
-        flagged = (self.p_values(of) < 0.05).astype(float)
-        replicates = unit_bootstrap(flagged, n_resamples=self.evaluation.resamples)
-        value = float(flagged.mean())
-        return Measurement(
-            "joint/pairs_above_floor", value, "share of pairs", "lower", VERSION, replicates, "units"
-        )  # fmt: skip
+        return flagged("pairs_above_floor", self.p_values(of) < LEVEL, self.evaluation.resamples)
+
+    def _over_floor(self, of: list[int]) -> Measurement:
+        """The trimmed mean over pairs of log excess / floor, as a ratio: a few pairs cannot carry it."""
+        reason = self._underpowered(of)
+        if reason or self.found is None or self.contexts is None:
+            return self._nan("excess_over_floor", "ratio", "lower", reason)
+        kept, n = np.isin(self.stratum, of), len(self.stratum)
+        real = self.found.real["excess"].reshape(n, -1)[kept]
+        floor = self.found.floor["excess"].mean(1).reshape(n, -1)[kept]
+        row = self._document_rows(self.contexts.token).reshape(n, -1)[kept]
+        means = pair_means(np.stack([real, floor], -1), row, len(self.evaluation.documents), self.evaluation.resamples)
+
+        def ratio(of_pairs: np.ndarray) -> np.ndarray:
+            logs = np.log(np.maximum(of_pairs, 0) + excess.RESOLUTION)
+            return np.exp(trimmed_mean(logs[..., 0] - logs[..., 1]))
+
+        value, replicates = float(ratio(means.value)), ratio(means.replicates)
+        return Measurement("joint/excess_over_floor", value, "ratio", "lower", VERSION, replicates, "documents")
 
     def _underpowered(self, of: list[int], least: int | None = None) -> str | None:
         tokens = len(self.document)

@@ -80,18 +80,6 @@ def test_a_linearly_read_code_shows_in_conjunction_and_not_in_excess() -> None:
     assert agreeing.novel.item() == 0
 
 
-def test_a_document_interval_is_of_the_ratio_of_sums_on_the_same_draws() -> None:
-    values, documents = np.array([1.0, 3.0, 5.0]), np.array([4, 4, 9])
-    found = excess.by_document(values, np.array([1.0, 1.0, 2.0]), documents, np.array([2, 4, 9]), 200)
-    assert found.value == 9 / 4
-    finite = found.replicates[np.isfinite(found.replicates)]
-    assert set(np.round(finite, 9)) <= {2.0, 2.5, round(9 / 4, 9), round(13 / 6, 9), round(14 / 6, 9)}
-    with pytest.raises(ValueError, match="1 documents"):
-        excess.by_document(values, values, documents, np.array([4]), 10)
-    with pytest.raises(ValueError, match="not among"):
-        excess.by_document(values, values, documents, np.array([4, 8]), 10)
-
-
 def test_a_pair_like_its_random_directions_is_flagged_as_often_as_the_level_says() -> None:
     rng = np.random.default_rng(0)
     flagged = []

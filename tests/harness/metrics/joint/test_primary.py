@@ -15,6 +15,7 @@ import torch
 from harness.corpus.stored import Batch
 from harness.metrics import joint
 from harness.metrics.joint import primary
+from harness.metrics.joint.against_strangers import FIGURES
 from harness.systems.cost import Cost
 from harness.systems.evaluation import Evaluation
 from harness.systems.system import Encoded, Site, System
@@ -74,8 +75,11 @@ def test_every_kind_of_system_is_measured_with_pairs_for_a_person_to_read(
     found = measured(evaluation(make_system(torch.float32), tmp_path))
     broken = {name: m.reason for name, m in found.items() if not math.isfinite(m.value)}
     # Monet's gates are 0 or 1 here: no low and high value to step between.
-    assert set(broken) <= {"magnitude_share", "magnitude_floor_share"}
-    assert all("no effect" in str(reason) for reason in broken.values())
+    # And on so little text, few units are strangers to any other or are seen apart from their partner.
+    scarce = {name for name, reason in broken.items() if str(reason).startswith("underpowered: ")}
+    assert scarce <= set(FIGURES)
+    assert set(broken) - scarce <= {"magnitude_share", "magnitude_floor_share"}
+    assert all("no effect" in str(broken[name]) for name in set(broken) - scarce)
     assert found["excess"].replicates is not None
     assert len(found["excess"].replicates) == 100
     assert 0 <= found["novel_top"].value <= 1
