@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from typing import cast
 
 import numpy as np
 import torch
@@ -22,8 +23,11 @@ from harness.systems.system import Encoded, Site, System
 from harness.tables.measurement import Measurement
 from harness.tables.statistics import resampled_sums
 from kernels.codes import Codes
+from models.feed_forward import FixedWrites
+from models.monet import Monet
 
-VERSION = 1
+VERSION = 2
+ROTATED = 1024  # units of a layer, up to which a random rotation of them is read too
 
 
 class Options(Strict):
@@ -39,14 +43,21 @@ def measure(evaluation: Evaluation, options: Options) -> list[Measurement]:
 
     - bits_per_byte_k<k>, and bits_per_byte_all with all units;
     - l0: the k at which the loss is `margin` above the native model's, between two powers of two by interpolation in
-      log k; n/a where not even all units come so near. What systems are matched on;
-    - l0_of_units: the same above bits_per_byte_all: how few of its own units a token needs, however good these are.
+      log k, and the neurons that belong to no unit (a side MLP's), which are always kept and have to be read as well;
+      n/a where not even all units come so near. What systems are matched on;
+    - l0_of_units: the same above bits_per_byte_all: how few of its own units a token needs, however good these are;
+    - kept_controls/rotated_…: the same for the neurons of a layer (at most ROTATED) turned at random, which say what
+      the neurons say, in no basis of their own; kept_controls/components_…: for MONET's 2n parts in place of its n²
+      experts, an expert being kept where both its parts are.
     """
     system = evaluation.system
     levels = [2**power for power in range(1 + math.ceil(math.log2(max(1, _most(evaluation)))))]
     runs: dict[str, Callable[[], AbstractContextManager[None]]] = {"native": nullcontext}
     runs |= {f"k{k}": partial(_keeping, system, k) for k in levels}
     runs["all"] = partial(_keeping, system, None)
+    others = _controls(system)
+    for name, keep in others.items():
+        runs |= {f"{name}_k{k}": partial(_tapped, system, keep, k) for k in levels}
     nats = {name: evaluation.document_sums() for name in runs}
     n_bytes = evaluation.document_sums()
     for batch in evaluation.batches(min(options.sequences, evaluation.sequences)):
@@ -65,14 +76,66 @@ def measure(evaluation: Evaluation, options: Options) -> list[Measurement]:
     saw = f"{int((columns[:, -1] > 0).sum()):,} documents"
     found = [
         Measurement(
-            f"kept/bits_per_byte_{name}", float(value[at]), "bit/byte", "lower", VERSION, replicates[:, at],
-            "documents", saw=saw,
+            _named(name), float(value[at]), "bit/byte", "lower", VERSION, replicates[:, at], "documents", saw=saw,
         )
         for at, name in enumerate(names) if name != "native"
     ]  # fmt: skip
-    for name, reference in (("l0", "native"), ("l0_of_units", "all")):
-        found.append(_enough(name, value, replicates, names.index(reference), levels, options.margin))
+    rest = sum(system.rest_neurons(site) for site in system.sites) / len(system.sites)
+
+    def enough(name: str, first: str, reference: str) -> Measurement:
+        at = slice(names.index(first), names.index(first) + len(levels))
+        bound, bounds = value[names.index(reference)], replicates[:, names.index(reference)]
+        return _enough(name, value[at], replicates[:, at], bound, bounds, levels, options.margin, rest)
+
+    found += [enough("kept/l0", "k1", "native"), enough("kept/l0_of_units", "k1", "all")]
+    found += [enough(f"kept_controls/{name}_l0", f"{name}_k1", "native") for name in others]
     return found
+
+
+def _named(run: str) -> str:
+    control, _, k = run.rpartition("_")
+    return f"kept_controls/{control}_bits_per_byte_{k}" if control else f"kept/bits_per_byte_{run}"
+
+
+def _controls(system: System) -> dict[str, Callable[[Site, int, Codes, Tensor], Codes]]:
+    """Name → the k strongest of something else than units, as codes of the units."""
+    layers = [system.decomposition[site] for site in system.sites]
+    if not system.native:
+        return {}
+    if all(isinstance(layer, Monet) for layer in layers):
+        return {"components": partial(_components, system)}
+    if all(isinstance(layer, FixedWrites) and layer.n_units <= ROTATED for layer in layers):
+        return {"rotated": partial(_rotated, system)}
+    return {}
+
+
+def _components(system: System, site: Site, k: int, codes: Codes, x: Tensor) -> Codes:
+    """Experts (i, j) of which both parts are among the token's k strongest, a part being as strong as its experts."""
+    layer = cast(Monet, system.decomposition[site])
+    token, strengths = codes.token_of_entry(), layer.strengths(codes, x)
+    parts = torch.stack([codes.units // layer.n, layer.n + codes.units % layer.n])  # [2, entries]
+    of_part = strengths.new_zeros(codes.n_tokens, 2 * layer.n)
+    for part in parts:
+        of_part.index_put_((token, part), strengths, accumulate=True)
+    top = torch.zeros_like(of_part, dtype=torch.bool)
+    top.scatter_(1, of_part.topk(min(k, 2 * layer.n), dim=1).indices, True)
+    return codes.keep(top[token, parts[0]] & top[token, parts[1]])
+
+
+def _rotated(system: System, site: Site, k: int, codes: Codes, _x: Tensor) -> Codes:
+    """The k strongest directions of a basis that is turned at random, the same for every token of a site."""
+    layer = cast(FixedWrites, system.decomposition[site])
+    generator = torch.Generator().manual_seed(site.layer)
+    turn = torch.linalg.qr(torch.randn(layer.n_units, layer.n_units, generator=generator)).Q.to(codes.values)
+    turned = codes.dense() @ turn.T  # [tokens, units]
+    strengths = turned.abs() * (turn @ layer.write_vectors()).norm(dim=1)
+    weak = torch.ones_like(turned, dtype=torch.bool)
+    weak.scatter_(1, strengths.topk(min(k, layer.n_units), dim=1).indices, False)
+    return Codes.from_dense(turned.masked_fill(weak, 0) @ turn, codes.rows)
+
+
+def _tapped(system: System, keep: Callable[[Site, int, Codes, Tensor], Codes], k: int) -> AbstractContextManager[None]:
+    return system.tapped({site: partial(keep, site, k) for site in system.sites}, error="drop", rest="keep")
 
 
 def _most(evaluation: Evaluation) -> int:
@@ -84,12 +147,12 @@ def _most(evaluation: Evaluation) -> int:
 def _keeping(system: System, k: int | None) -> AbstractContextManager[None]:
     """While the block runs, only the k strongest units of each token write at each site; None: all of them."""
 
-    def strongest(site: Site, codes: Codes, x: Tensor) -> Codes:
+    def strongest(site: Site, _k: int, codes: Codes, x: Tensor) -> Codes:
         if k is None:
             return codes
         return codes.keep(Encoded(codes, system.decomposition[site].strengths(codes, x)).strongest(k))
 
-    return system.tapped({site: partial(strongest, site) for site in system.sites}, error="drop", rest="keep")
+    return _tapped(system, strongest, k or 0)
 
 
 def _bits(sums: np.ndarray) -> np.ndarray:
@@ -98,21 +161,25 @@ def _bits(sums: np.ndarray) -> np.ndarray:
 
 
 def _enough(
-    name: str, value: np.ndarray, replicates: np.ndarray, reference: int, levels: list[int], margin: float
+    name: str,
+    value: np.ndarray,
+    replicates: np.ndarray,
+    bound: float,
+    bounds: np.ndarray,
+    levels: list[int],
+    margin: float,
+    rest: float,
 ) -> Measurement:
-    """Runs are: native, the levels ascending, all."""
-
-    def at(bits: np.ndarray) -> float:
-        return crossing(levels, bits[1:-1], bits[reference] + margin)
-
-    figure = at(value)
+    """value `[levels]`, replicates `[resamples, levels]`: losses at the levels, ascending; bound, bounds `[resamples]`:
+    what they are held against."""
+    figure = crossing(levels, value, bound + margin) + rest
     reason = None
     if math.isnan(figure):
-        over = value[-2] - value[reference]
+        over = value[-1] - bound
         reason = f"even {levels[-1]} units a token and layer lose {over:.3f} bits per byte, more than {margin}"
-    drawn = np.array([at(row) for row in replicates])
+    drawn = np.array([crossing(levels, row, at + margin) for row, at in zip(replicates, bounds, strict=True)]) + rest
     return Measurement(
-        f"kept/{name}", figure, "units/token/layer", "lower", VERSION,
+        name, figure, "units/token/layer", "lower", VERSION,
         None if reason else drawn, None if reason else "documents", reason=reason,
     )  # fmt: skip
 

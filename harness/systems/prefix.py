@@ -78,6 +78,15 @@ class Prefix:
         return dictionary.write(Codes(start, units, values.to(x.dtype), rows, dictionary.n_units), x)
 
     @torch.no_grad()
+    def strength(self, site: Site, positions: Tensor, units: Tensor) -> Tensor:
+        """`[n]`: the norm of what unit `units[i]` writes at position `positions[i]` natively; 0 where it is silent."""
+        x = self._read[site][positions]
+        rows = torch.stack([torch.zeros_like(positions), positions], dim=1)
+        here = torch.arange(len(units), device=units.device)
+        values = _coefficients(self.system.decomposition[site].read(x, rows), here, units)
+        return self.written(site, positions, units, values).norm(dim=-1)
+
+    @torch.no_grad()
     def logits(
         self,
         positions: Tensor,

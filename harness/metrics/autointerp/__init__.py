@@ -14,14 +14,17 @@ from typing import Literal
 
 import numpy as np
 from pydantic import Field, field_validator, model_validator
+from torch import Tensor
 
 from harness.base.settings import Strict
-from harness.metrics.autointerp import controls, output
+from harness.metrics.autointerp import ablation, controls, output
 from harness.metrics.autointerp.collect import WantedContexts, collect
 from harness.metrics.autointerp.contexts import Explanation, Scored, UnitContexts
 from harness.metrics.autointerp.firings import Firings, Text
 from harness.metrics.autointerp.judge import AnyJudge, ChatOptions
+from harness.metrics.autointerp.merged import SIZES, as_merged, merged
 from harness.metrics.autointerp.panel import Panel, panel
+from harness.metrics.autointerp.random_dictionary import paired, random_dictionary
 from harness.metrics.autointerp.sampling import Sample, draw
 from harness.metrics.autointerp.scorer import SCORERS
 from harness.metrics.autointerp.scoring import main_statistic, statistics
@@ -34,7 +37,7 @@ from harness.tables.statistics import unit_bootstrap
 
 log = logging.getLogger(__name__)
 
-VERSION = 2
+VERSION = 3
 OWN = "own"
 NEIGHBOURS = 3  # by what they write, and as many by co-activation
 WRITE_SEQUENCES = 16  # that mean write vectors are taken over
@@ -64,6 +67,7 @@ class Options(Strict):
     score: int = Field(default=20, ge=2, description="Activating contexts to score on.")
     score_silent: int = Field(default=20, ge=2, description="Random silent ones.")
     near_misses: int = Field(default=10, ge=0)
+    same_token: int = Field(default=10, ge=0, description="Silent ones on a token that the unit fires on elsewhere.")
     quantiles: int = Field(default=5, ge=1, description="Of a unit's activations; contexts come from each alike.")
     least: int = Field(default=10, ge=2, description="Fewer contexts of a kind than this: too few, and counted so.")
     density_edges: tuple[float, ...] = Field(
@@ -116,7 +120,7 @@ class Options(Strict):
     def wanted(self) -> WantedContexts:
         return WantedContexts(
             self.explain, self.explain_silent, self.score, self.score_silent, self.near_misses, self.quantiles,
-            self.least,
+            self.least, self.same_token,
         )  # fmt: skip
 
 
@@ -127,27 +131,32 @@ def measure(evaluation: Evaluation, options: Options) -> list[Measurement]:
     - <scorer>_<statistic>: scoring.py says what they are; `_near`: against near misses alone; `_firing_weighted`: of
       an average firing in place of an average unit.
     - autointerp_quantiles/…: by quantile of the unit's activation, 0 the lowest.
+    - <scorer>_<statistic>_above_random, the headline: the unit's score minus that of a unit of a random dictionary that
+      fires as often; <scorer>_random_as_merged: how many of the system's units, merged, read as badly as those do.
+    - _same_token: against windows around a token that the unit fires on elsewhere, so that context has to tell.
+    - ablation_over_random: what taking the unit away does to the next token, over taking away as much of a random
+      direction; geometric mean over units.
     - autointerp_controls/<scorer>_<statistic>_<control>; _usable: 1 where the lower end of the 95% interval of the
-      score minus each control of the judge is above 0.
-    - units, too_few_contexts (of the units drawn), outside_strata (of all units, dead ones too), empty_strata.
+      score minus each control but merged units is above 0, the random dictionary among them.
+    - units, too_few_contexts (of the units drawn), outside_strata (of all units, dead ones too), scored_share (of the
+      units that fire, those that the sample stands for), empty_strata.
     """
     text = Text.of(evaluation, options.before, options.after, np.random.default_rng([options.seed, 1]))
     sites = {
         site: Firings.of(str(site), evaluation.load_codes(site), options.strongest) for site in evaluation.system.sites
     }
-    sample = _sample(evaluation, options, text, sites)
-    found = _counts(sample)
+    writes = mean_writes(evaluation, sites, WRITE_SEQUENCES)
+    sample = _sample(evaluation, options, text, sites, writes)
+    found = _counts(sample, sites)
     if len(sample.units) < 2:
         log.warning("auto-interpretation: %d of %d units drawn have enough contexts; nothing to score",
                     len(sample.units), sample.tried)  # fmt: skip
         return found
-    others = {
-        "shuffled": controls.shuffled(sample.units, text, options.wanted, options.seed),
-        "random_direction": controls.random_directions(sample.units, evaluation, text, options.wanted, options.seed),
-    }
+    others = _others(evaluation, options, text, sites, writes, sample)
     with panel(options.judge, options.who_explains, options.logit, options.who_scores, options.seed) as chosen:
         explanations, scores, unparsable = _study(chosen, sample, others, options)
     found += _figures(scores, sample, options, evaluation.resamples)
+    found.append(_ablation(evaluation, sample, options))
     if options.chats:
         found.append(Measurement("autointerp/unparsable", unparsable, "share of answers", "lower", VERSION))
     columns = {f"{scorer}_{name}": values for scorer, of in scores[OWN].items() for name, values in of.items()}
@@ -158,9 +167,36 @@ def measure(evaluation: Evaluation, options: Options) -> list[Measurement]:
     return found
 
 
-def _sample(evaluation: Evaluation, options: Options, text: Text, sites: Mapping[Site, Firings]) -> Sample:
-    writes = mean_writes(evaluation, sites, WRITE_SEQUENCES)
+def _others(
+    evaluation: Evaluation,
+    options: Options,
+    text: Text,
+    sites: Mapping[Site, Firings],
+    writes: Mapping[Site, Tensor],
+    sample: Sample,
+) -> dict[str, list[UnitContexts | None]]:
+    """Contexts of the controls that are explained and scored anew, one for every unit of the sample."""
+    units, wanted, seed = sample.units, options.wanted, options.seed
+    by_name = {str(site): written for site, written in writes.items()}
 
+    def alike(firings: Firings, column: int) -> list[np.ndarray]:
+        return neighbours(firings, column, by_name[firings.site], NEIGHBOURS, options.least)
+
+    dictionary = random_dictionary(evaluation, sites, options.strongest, seed)
+    return {
+        "shuffled": controls.shuffled(units, text, wanted, seed),
+        controls.RANDOM: paired(units, dictionary, text, wanted, NEIGHBOURS, seed),
+        **{f"merged_{size}": merged(units, size, text, wanted, alike, seed) for size in SIZES},
+    }
+
+
+def _sample(
+    evaluation: Evaluation,
+    options: Options,
+    text: Text,
+    sites: Mapping[Site, Firings],
+    writes: Mapping[Site, Tensor],
+) -> Sample:
     def contexts_of(site: Site, column: int) -> UnitContexts | None:
         firings = sites[site]
         tokens, strengths = firings.of_column(column)
@@ -225,11 +261,23 @@ def _columns(figures: Sequence[Mapping[str, float]], scorer: str) -> dict[str, n
     return {name: np.array([of_unit.get(name, np.nan) for of_unit in figures]) for name in names}
 
 
-def _counts(sample: Sample) -> list[Measurement]:
+def _ablation(evaluation: Evaluation, sample: Sample, options: Options) -> Measurement:
+    ratios = ablation.log_ratios(sample.units, evaluation, options.seed)
+    weights = np.array([drawn.weight for drawn in sample.units])
+    replicates = np.exp(unit_bootstrap(ratios, weights, evaluation.resamples, options.seed))
+    mean = float(np.exp((ratios * weights).sum() / weights.sum()))
+    return Measurement("autointerp/ablation_over_random", mean, "ratio", "higher", VERSION, replicates, "units")
+
+
+def _counts(sample: Sample, sites: Mapping[Site, Firings]) -> list[Measurement]:
+    firing = sum(len(firings.units) for firings in sites.values())
+    inside = (1 - sample.outside) * sum(firings.n_units for firings in sites.values())
+    enough = 1 - sample.too_few / max(1, sample.tried)
     plain: list[tuple[str, float, str, Direction]] = [
         ("units", len(sample.units), "units", "none"),
         ("too_few_contexts", sample.too_few / max(1, sample.tried), "share of units drawn", "none"),
         ("outside_strata", sample.outside, "share of units", "none"),
+        ("scored_share", enough * inside / max(1, firing), "share of units that fire", "none"),
         ("empty_strata", len(sample.empty), "strata", "none"),
     ]
     return [Measurement(f"autointerp/{name}", value, unit, way, VERSION) for name, value, unit, way in plain]
@@ -257,9 +305,12 @@ def _figures(scores: Scores, sample: Sample, options: Options, resamples: int) -
         add(f"autointerp/{scorer}_{main}_firing_weighted", of_scorer[main], by_firing, "higher")
         for control in controls.CONTROLS:
             add(f"autointerp_controls/{scorer}_{main}_{control}", scores[control][scorer][main], weights, "none")
+        random = scores[controls.RANDOM][scorer][main]
+        add(f"autointerp/{scorer}_{main}_above_random", of_scorer[main] - random, weights, "higher")
+        found += _as_merged(scorer, scores, weights, resamples, options.seed)
         usable = all(
             _clearly_above(of_scorer[main], scores[control][scorer][main], weights, resamples, options.seed)
-            for control in controls.OF_JUDGE
+            for control in controls.OF_NOTHING
         )
         if not usable:
             log.warning("auto-interpretation: scorer %s is not clearly above its controls: not usable here", scorer)
@@ -267,6 +318,23 @@ def _figures(scores: Scores, sample: Sample, options: Options, resamples: int) -
             Measurement(f"autointerp_controls/{scorer}_usable", float(usable), "1 if so", "none", VERSION)
         )  # fmt: skip
     return found
+
+
+def _as_merged(scorer: str, scores: Scores, weights: np.ndarray, resamples: int, seed: int) -> list[Measurement]:
+    """How many merged units read as a random direction does, over the units that have all of these scores."""
+    main = main_statistic(scorer)
+    names = (OWN, *controls.MERGED, controls.RANDOM)
+    columns = np.stack([scores[name][scorer][main] for name in names])  # [4, units]
+    there = np.isfinite(columns).all(0)
+    if there.sum() < 2:
+        return []
+    kept, by = columns[:, there], weights[there]
+    drawn = np.stack([unit_bootstrap(values, by, resamples, seed) for values in kept])  # [4, resamples]
+    means = (kept * by).sum(1) / by.sum()
+    value = float(as_merged(means[0], means[1:3], means[3]))
+    replicates = as_merged(drawn[0], drawn[1:3], drawn[3])
+    name = f"autointerp/{scorer}_random_as_merged"
+    return [Measurement(name, value, "units merged", "higher", VERSION, replicates, "units")]
 
 
 def _clearly_above(own: np.ndarray, control: np.ndarray, weights: np.ndarray, resamples: int, seed: int) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -22,6 +23,7 @@ class WantedContexts:
     near_misses: int
     quantiles: int
     least: int
+    same_token: int = 0
 
 
 def collect(
@@ -58,21 +60,14 @@ def collect(
         drawn = drawn[~np.isin(drawn, near)][: n_silent + (n_near - len(near)) * explains]
         return active, drawn, near
 
-    def window(token: int) -> Context:
-        low, high = int(text.low[token]), int(text.high[token])
-        return Context(
-            int(text.document[token]),
-            tuple(text.pieces[low:high].tolist()),
-            tuple(activity[low:high].tolist()),
-            int(token) - low,
-        )
-
     half = wanted.explain_silent // 2
     explain, explain_random, explain_near = side(True, wanted.explain, wanted.explain_silent - half, half)
     score, score_silent, near = side(False, wanted.score, wanted.score_silent, wanted.near_misses)
+    same = misses.on_same_token(~text.explains, wanted.same_token, generator)
     if min(len(explain), len(explain_random), len(score), len(score_silent)) < wanted.least:
         return None
     explain = explain[np.argsort(-strengths[explain], kind="stable")]
+    window = partial(_window, text, activity)
     return UnitContexts(
         site=site,
         unit=unit,
@@ -83,7 +78,16 @@ def collect(
         score_quantiles=tuple(quantile[score].tolist()),
         score_silent=tuple(window(token) for token in score_silent),
         near_misses=tuple(window(token) for token in near),
+        same_token=tuple(window(token) for token in same),
     )
+
+
+def _window(text: Text, activity: np.ndarray, token: int) -> Context:
+    low, high = int(text.low[token]), int(text.high[token])
+    return Context(
+        int(text.document[token]), tuple(text.pieces[low:high].tolist()), tuple(activity[low:high].tolist()),
+        int(token) - low,
+    )  # fmt: skip
 
 
 def _silence(text: Text, tokens: np.ndarray, activity: np.ndarray) -> np.ndarray:
@@ -130,6 +134,10 @@ class _MissSampler:
             silence * follows * _as_often(before, tokens[follows[tokens]], able & follows),
             silence * near,
         ]
+
+    def on_same_token(self, mine: np.ndarray, wanted: int, generator: np.random.Generator) -> np.ndarray:
+        """Of the first kind alone: the tokens are what the unit fires on, as often; only context tells."""
+        return _drawn(self.kinds[0] * mine, wanted, generator)
 
     def draw(self, mine: np.ndarray, wanted: int, generator: np.random.Generator) -> np.ndarray:
         """About a third of each kind; more of the others where one has too few. Fewer than `wanted` if all have."""

@@ -28,8 +28,9 @@ class UnitContexts:
     The documents of `explain` and `explain_silent` share no member with those of `score`, `score_silent` and
     `near_misses`. explain: strongest first. explain_silent: random ones, then near misses. score_quantiles:
     for each item of `score`, which quantile of the unit's activations its trigger is in, 0 the lowest. near_misses:
-    silent where a reader would expect it to fire. promoted, suppressed: tokens whose logits the unit's write vector
-    raises and lowers most.
+    silent where a reader would expect it to fire. same_token: silent around a token that the unit fires on elsewhere,
+    so that only context tells. promoted, suppressed: tokens whose logits the unit's write vector raises and lowers
+    most.
     """
 
     site: str
@@ -41,6 +42,7 @@ class UnitContexts:
     score_quantiles: tuple[int, ...]
     score_silent: tuple[Context, ...]
     near_misses: tuple[Context, ...]
+    same_token: tuple[Context, ...] = ()
     promoted: tuple[str, ...] = ()
     suppressed: tuple[str, ...] = ()
 
@@ -63,13 +65,15 @@ class Explainer(Protocol):
     def explain_all(self, units: Sequence[UnitContexts]) -> list[Explanation]: ...
 
 
-RANDOM, NEAR_MISS = -1, -2  # groups of silent items; activating ones have their quantile, from 0
+# Groups of silent items; activating ones have their quantile, from 0. (-3: see llm_scorers.)
+RANDOM, NEAR_MISS, SAME_TOKEN = -1, -2, -4
 
 
 @dataclass(frozen=True)
 class Item:
     """A question for a scorer: does the unit fire in this context? label: 1 if it does, at the trigger; where it is 0
-    the unit is silent in the whole window. group: RANDOM, NEAR_MISS, or the quantile of the trigger's activation."""
+    the unit is silent in the whole window. group: RANDOM, NEAR_MISS, SAME_TOKEN, or the quantile of the trigger's
+    activation."""
 
     context: Context
     label: int
@@ -77,13 +81,20 @@ class Item:
 
 
 def items(unit: UnitContexts) -> list[Item]:
-    """All that a unit's explanation is scored on, in a fixed order: activating, random silent, near misses."""
+    """All that a unit's explanation is scored on, in a fixed order: activating, random silent, near misses,
+    silent on the same token."""
     active = zip(unit.score, unit.score_quantiles, strict=True)
     return [
         *(Item(context, 1, quantile) for context, quantile in active),
         *(Item(context, 0, RANDOM) for context in unit.score_silent),
         *(Item(context, 0, NEAR_MISS) for context in unit.near_misses),
+        *(Item(context, 0, SAME_TOKEN) for context in unit.same_token),
     ]
+
+
+def plain_items(unit: UnitContexts) -> list[Item]:
+    """Those without near misses and windows on the same token: activating, and random silent."""
+    return [item for item in items(unit) if item.group not in (NEAR_MISS, SAME_TOKEN)]
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.metrics.autointerp import prompts
-from harness.metrics.autointerp.contexts import NEAR_MISS, Context, Explanation, Item, Scored, UnitContexts, items
+from harness.metrics.autointerp.contexts import (
+    NEAR_MISS,
+    Context,
+    Explanation,
+    Item,
+    Scored,
+    UnitContexts,
+    items,
+    plain_items,
+)
 from harness.metrics.autointerp.judge import Judge, JudgeError, Request
 from harness.metrics.autointerp.replies import Reply
 from harness.metrics.autointerp.scorer import register_scorer
@@ -209,7 +218,7 @@ def check_unparsable(scored: Sequence[Scored], limit: float) -> None:
 
 
 def _simulated(unit: UnitContexts) -> list[Item]:
-    return [item for item in items(unit) if item.group != NEAR_MISS]
+    return plain_items(unit)
 
 
 def _generator(seed: int, unit: UnitContexts) -> np.random.Generator:

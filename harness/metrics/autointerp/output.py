@@ -47,9 +47,10 @@ def rows(
                 "score_quantiles": list(unit.score_quantiles),
                 "score_silent": [marked(context) for context in unit.score_silent],
                 "near_misses": [marked(context) for context in unit.near_misses],
+                "same_token": [marked(context) for context in unit.same_token],
                 "explain_documents": sorted({c.document for c in (*unit.explain, *unit.explain_silent)}),
                 "score_documents": sorted(
-                    {c.document for c in (*unit.score, *unit.score_silent, *unit.near_misses)}
+                    {c.document for c in (*unit.score, *unit.score_silent, *unit.near_misses, *unit.same_token)}
                 ),
             }
         )  # fmt: skip

@@ -49,6 +49,7 @@ def _unit(row: Mapping[str, Any], scores: list[str]) -> Iterator[str]:
         ("explain", "explained from"),
         ("score", "scored on"),
         ("near_misses", "near misses: silent"),
+        ("same_token", "on its tokens, and silent"),
         ("score_silent", "silent"),
     ):
         if row[name]:

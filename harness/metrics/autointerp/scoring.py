@@ -7,7 +7,16 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.stats import rankdata
 
-from harness.metrics.autointerp.contexts import NEAR_MISS, Explanation, Scored, Scorer, UnitContexts, items
+from harness.metrics.autointerp.contexts import (
+    NEAR_MISS,
+    SAME_TOKEN,
+    Explanation,
+    Scored,
+    Scorer,
+    UnitContexts,
+    items,
+    plain_items,
+)
 from harness.metrics.autointerp.judge import Judge
 from harness.metrics.autointerp.scorer import register_scorer
 
@@ -59,7 +68,8 @@ def statistics(scored: Scored) -> dict[str, float]:
 
     Yes or no: balanced_accuracy and f1 at 1/2, auroc where answers are graded, recall_q<i> of each quantile of the
     unit's activations. Embedding: auroc. Simulation: pearson over the tokens of all windows, and pearson_q<i> over the
-    windows of one quantile. `_near`: with near misses as the only negatives.
+    windows of one quantile. `_near`: with near misses as the only negatives; `_same_token`: with silent windows around
+    a token that the unit fires on elsewhere, which stand in no other figure.
     """
     labels, predictions = np.asarray(scored.labels, float), np.asarray(scored.predictions, float)
     groups = np.asarray(scored.groups, int) if scored.groups else np.full(len(labels), NEAR_MISS - 1)
@@ -69,6 +79,15 @@ def statistics(scored: Scored) -> dict[str, float]:
     if scored.name == "simulation":
         by_quantile = {f"pearson_q{q}": pearson(labels[groups == q], predictions[groups == q]) for q in quantiles}
         return {"pearson": pearson(labels, predictions), **by_quantile}
+    if (groups == SAME_TOKEN).any():
+        same = (labels > 0) | (groups == SAME_TOKEN)
+        fires, yes = labels[same] > 0, predictions[same] > THRESHOLD
+        on_same = auroc(fires, predictions[same]) if scored.name == "embedding" else balanced_accuracy(fires, yes)
+        rest = groups != SAME_TOKEN
+        others = statistics(
+            Scored(scored.name, tuple(labels[rest]), tuple(predictions[rest]), scored.unparsable, tuple(groups[rest]))
+        )
+        return others | {f"{main_statistic(scored.name)}_same_token": on_same}
     fires = labels > 0
     near = fires | (groups == NEAR_MISS)
     any_near = bool((groups == NEAR_MISS).any())
@@ -110,7 +129,7 @@ class ExecutedSimulation:
 
     def score(self, explanation: Explanation, unit: UnitContexts) -> Scored:
         predict = _executable(explanation)
-        asked = [item for item in items(unit) if item.group != NEAR_MISS]
+        asked = plain_items(unit)
         labels = tuple(a for item in asked for a in item.context.activations)
         predictions = tuple(float(p) for item in asked for p in predict(item.context))
         groups = tuple(item.group for item in asked for _ in item.context.tokens)

@@ -181,7 +181,7 @@ MOVES: list[tuple[str, set[str]]] = [
     ("harness/run/stages/codes.py", {"codes", *METRICS}),
     ("harness/run/stages/metric.py", METRICS),
     ("harness/systems/collecting.py", DICTIONARIES),
-    ("harness/systems/prefix.py", {"joint"}),
+    ("harness/systems/prefix.py", {"joint", "autointerp"}),
     ("harness/systems/cost.py", EVERYTHING - {"corpus"}),
     ("harness/systems/system.py", MEASURED | DICTIONARIES),
     ("harness/systems/evaluation.py", MEASURED),

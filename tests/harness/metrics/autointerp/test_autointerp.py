@@ -54,6 +54,8 @@ def evaluation(world, folder: Path, activations: list[torch.Tensor]) -> Evaluati
     length = ids.shape[1]
 
     class Split:
+        length = ids.shape[1]
+
         def __len__(self) -> int:
             return len(ids)
 
@@ -107,6 +109,11 @@ def test_planted_units_score_full_marks_and_controls_do_not(world, only_planted,
     assert value["autointerp_controls/rule_balanced_accuracy_another_unit"] < 0.75
     assert value["autointerp_controls/rule_balanced_accuracy_shuffled"] < 0.6
     assert value["autointerp_controls/rule_usable"] == 1
+    # In a world of twenty words a random direction is a list of words, which a rule reads as well: no more than this.
+    assert 0 < value["autointerp/rule_balanced_accuracy_above_random"] < 0.1
+    assert value["autointerp/rule_balanced_accuracy_same_token"] == 1
+    assert value["autointerp/scored_share"] == 1
+    assert value["autointerp/ablation_over_random"] > 0
     assert value["autointerp_controls/simulation_pearson_constant"] == 0
     assert value["autointerp/outside_strata"] == pytest.approx(1 - 12 / 128)
     replicates = found["autointerp_controls/rule_balanced_accuracy_another_unit"].replicates
@@ -122,6 +129,7 @@ def test_units_that_fire_at_random_make_the_judge_unusable(world, tmp_path: Path
     found = by_name(measure(evaluation(world, tmp_path, [noise, torch.zeros_like(noise)]), Options(**SMALL)))
     assert 0.4 < found["autointerp/rule_balanced_accuracy"].value < 0.6
     assert found["autointerp_controls/rule_usable"].value == 0
+    assert found["autointerp/rule_balanced_accuracy_above_random"].value < 0.05
     assert "not clearly above its controls" in caplog.text
 
 
@@ -137,9 +145,16 @@ def test_numbering_the_units_otherwise_changes_nothing(world, tmp_path: Path, mo
         )
         (tmp_path / name).mkdir()
         codes = [activations[:, numbering] for activations in made]
-        found.append(measure(evaluation(world, tmp_path / name, codes), Options(**{**SMALL, "units": 20})))
+        renumbered = evaluation(world, tmp_path / name, codes)
+        for layer in cast(Any, renumbered.system.model.feed_forwards()):
+            layer.w_in.weight.data = layer.w_in.weight.data[numbering]
+            layer.w_out.weight.data = layer.w_out.weight.data[:, numbering]
+        found.append(measure(renumbered, Options(**{**SMALL, "units": 20})))
     for one, two in zip(*found, strict=True):
         assert one.name == two.name
+        if "random" in one.name:  # the model sums its neurons in another order
+            assert one.value == pytest.approx(two.value, rel=1e-3)
+            continue
         assert one.value == two.value
         assert np.array_equal(one.replicates, two.replicates) if one.replicates is not None else True
 

@@ -1,10 +1,7 @@
 from collections.abc import Callable
-from types import SimpleNamespace
-from typing import Any, cast
 
 import numpy as np
 import pytest
-import torch
 
 from harness.metrics.autointerp import controls
 from harness.metrics.autointerp.collect import WantedContexts
@@ -52,36 +49,3 @@ def test_shuffled_activations_keep_their_number_and_lose_their_meaning(
     assert moved.density == pytest.approx(unit.density)
     found = statistics(ExecutionScorer().score(RuleExplainer().explain(moved), moved))
     assert found["balanced_accuracy"] < 0.7
-
-
-def test_a_random_direction_fires_as_often_as_its_unit_and_where_the_projection_is_largest(
-    world, planted: Planted, wanted: WantedContexts
-) -> None:
-    """The site writes one-hot vectors of the tokens: a random direction is then a list of tokens."""
-    n_pieces = int(world.ids.max()) + 1
-    outputs = torch.nn.functional.one_hot(torch.as_tensor(world.ids), n_pieces).float()
-
-    class Watched:
-        def watching(self, watch):
-            self.watch = watch
-            return __import__("contextlib").nullcontext()
-
-        def model(self, ids, **_):
-            self.watch("mlp_out.0", None, outputs)
-            self.watch("mlp_out.1", None, outputs * torch.nan)
-
-    evaluation = SimpleNamespace(
-        system=Watched(), codes_sequences=len(world.ids), batches=lambda n: [SimpleNamespace(input_ids=None)]
-    )
-    unit = planted("closing")
-    made = controls.random_directions(
-        [drawn(world, unit, "closing")], cast(Any, evaluation), world.text(), wanted, seed=0
-    )
-    assert made[0] is not None
-    assert made[0].density == pytest.approx(unit.density)
-    fired = {c.tokens[c.trigger] for c in (*made[0].explain, *made[0].score)}
-    assert len(fired) <= 4
-    again = controls.random_directions(
-        [drawn(world, unit, "closing")], cast(Any, evaluation), world.text(), wanted, seed=0
-    )
-    assert again == made

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from harness.metrics.autointerp import controls, scoring
-from harness.metrics.autointerp.contexts import NEAR_MISS, RANDOM, Explanation, Scored, UnitContexts
+from harness.metrics.autointerp.contexts import NEAR_MISS, RANDOM, SAME_TOKEN, Explanation, Scored, UnitContexts
 
 Planted = Callable[[str], UnitContexts]
 
@@ -68,3 +68,13 @@ def test_what_cannot_be_said_is_nan_and_not_zero() -> None:
 def test_an_explanation_that_cannot_be_run_is_refused(planted: Planted) -> None:
     with pytest.raises(ValueError, match="cannot be executed"):
         scoring.ExecutionScorer().score(Explanation("fires on cats", "llm"), planted("the"))
+
+
+def test_windows_on_the_same_token_are_the_negatives_of_one_figure_and_of_no_other() -> None:
+    groups = (0, 0, RANDOM, RANDOM, SAME_TOKEN, SAME_TOKEN)
+    scored = Scored("rule", (1, 1, 0, 0, 0, 0), (1, 1, 0, 0, 1, 0), 0, groups)
+    found = scoring.statistics(scored)
+    assert found["balanced_accuracy"] == 1
+    assert found["balanced_accuracy_same_token"] == 0.75
+    without = Scored("rule", scored.labels[:4], scored.predictions[:4], 0, groups[:4])
+    assert found == {**scoring.statistics(without), "balanced_accuracy_same_token": 0.75}
