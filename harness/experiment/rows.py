@@ -108,6 +108,10 @@ def system_specs(experiment: Experiment) -> list[SystemSpec]:
         specs.append(SystemSpec(name, subject, dictionary))
     if experiment.baseline is not None and experiment.baseline not in experiment.systems:
         raise BadInput(f"baseline = {experiment.baseline!r}: {nearest(experiment.baseline, experiment.systems)}")
+    for row, other in experiment.compared_with.items():
+        for name in (row, other):
+            if name not in experiment.systems:
+                raise BadInput(f"compared_with: no row {name!r}; {nearest(name, experiment.systems)}")
     return specs
 
 

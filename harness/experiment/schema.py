@@ -100,6 +100,9 @@ class Experiment(Strict):
     baseline: str | None = Field(
         default=None, description="The row that the others are compared with, paired by document."
     )
+    compared_with: dict[str, str] = Field(
+        default_factory=dict, description="Row -> the row that it is compared with, where that is not the baseline."
+    )
     headline: tuple[str, ...] = Field(
         default=("loss/spliced_bits_per_byte",),
         description="Figures whose differences from the baseline get a verdict, where there are several seeds.",

@@ -69,6 +69,7 @@ def run(plan: Plan, store: Store, out: Path) -> Table:
                 source.model_copy(update={"matched": plan.matching.statement}),
                 experiment.baseline,
                 experiment.headline,
+                experiment.compared_with,
             )
             for name in experiment.headline:
                 if name not in table.metric_names() and "headline" in experiment.model_fields_set:

@@ -8,9 +8,10 @@ an older reader would misread raises SCHEMA_VERSION.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
@@ -151,41 +152,43 @@ def build(
     provenance: Provenance,
     baseline: str | None,
     headline: Sequence[str] = (),
+    compared_with: Mapping[str, str] = MappingProxyType({}),
 ) -> Table:
     """The table of these results; rows in the order their systems first appear.
 
-    `baseline`: the system that every other subject or dictionary is compared with (None: no differences). Differences
-    are given for figures that were resampled, or that have several seeds; those of `headline` get a verdict where there
-    are several seeds. Raises ValueError where results contradict.
+    `baseline`: the system that every other subject or dictionary is compared with (None: no differences), but those for
+    which `compared_with` names another. Differences are given for figures that were resampled, or that have several
+    seeds; those of `headline` get a verdict where there are several seeds. Raises ValueError where results contradict.
     """
     by_system: dict[str, list[SeedResult]] = {}
     for result in results:
         by_system.setdefault(result.system, []).append(result)
-    if baseline is not None and baseline not in by_system:
-        raise ValueError(f"baseline {baseline!r} is not among the systems {sorted(by_system)}")
+    for other in {baseline, *compared_with.values()} - {None}:
+        if other not in by_system:
+            raise ValueError(f"baseline {other!r} is not among the systems {sorted(by_system)}")
     rows = [_row(system, sorted(of, key=lambda r: r.seed)) for system, of in by_system.items()]
+    named = {row.system: row for row in rows}
     differences = []
-    if baseline is not None:
-        base = next(row for row in rows if row.system == baseline)
-        for row in rows:
-            if row is not base:
-                differences += _differences(row, base, by_system[row.system], by_system[baseline])
-        differences = _judged(differences, base, headline)
+    for row in rows:
+        other = compared_with.get(row.system, baseline)
+        if other is not None and other != row.system:
+            differences += _differences(row, named[other], by_system[row.system], by_system[other])
+    differences = _judged(differences, named, headline)
     return Table(comparison=comparison, provenance=provenance, rows=rows, differences=differences)
 
 
-def _judged(differences: list[Difference], base: Row, headline: Sequence[str]) -> list[Difference]:
+def _judged(differences: list[Difference], rows: Mapping[str, Row], headline: Sequence[str]) -> list[Difference]:
     """With verdicts on the headline, corrected for how many of them are read."""
     read = [
         d for d in differences
-        if d.metric in headline and d.p is not None and base.metrics[d.metric].direction != "none"
+        if d.metric in headline and d.p is not None and rows[d.b].metrics[d.metric].direction != "none"
     ]  # fmt: skip
     if not read:
         return differences
     adjusted = false_discovery_control([d.p for d in read])
     verdicts: dict[tuple[str, str], Verdict] = {}
     for d, p in zip(read, adjusted, strict=True):
-        lower = base.metrics[d.metric].direction == "lower"
+        lower = rows[d.b].metrics[d.metric].direction == "lower"
         clear: Verdict = "better" if (d.value < 0) == lower else "worse"
         verdicts[d.a, d.metric] = clear if p <= FALSE_DISCOVERIES else "unresolved"
     return [d.model_copy(update={"verdict": verdicts.get((d.a, d.metric))}) for d in differences]

@@ -124,7 +124,7 @@ def _difference_columns(table: Table, family: str = "") -> list[list[str]]:
     by_metric: dict[str, dict[str, Difference]] = {}
     for d in table.differences:
         by_metric.setdefault(d.metric, {})[d.a] = d
-    columns = []
+    columns, base = [], _base(table)
     for metric, by_system in by_metric.items():
         figure = _any_figure(table, metric) if metric.startswith(family) else None
         if figure is None or figure.direction == "none" or all(d.low == d.high for d in by_system.values()):
@@ -135,13 +135,20 @@ def _difference_columns(table: Table, family: str = "") -> list[list[str]]:
             if d is None or d.low is None or d.high is None:
                 cells.append("")
                 continue
-            cells.append(f"{cell(d.value, d.low, d.high)} {d.verdict or ''}".rstrip())
+            apart = "" if d.b == base else f" (from {d.b})"
+            cells.append(f"{cell(d.value, d.low, d.high)} {d.verdict or ''}".rstrip() + apart)
         columns.append([_heading(table, metric), *cells])
     if not columns:
         return []
     columns.insert(0, ["system", *(row.system for row in table.rows)])
     lines = [line for line in zip(*columns, strict=True) if any(line[1:])]
     return [list(column) for column in zip(*lines, strict=True)]
+
+
+def _base(table: Table) -> str:
+    """The row that most are compared with."""
+    others = [d.b for d in table.differences]
+    return max(dict.fromkeys(others), key=others.count, default="")
 
 
 def _seeds(row: Row) -> str:
@@ -180,7 +187,7 @@ def markdown(table: Table) -> str:
             lines += ["", *(f"- {reason}" for reason in reasons)]
     columns = _difference_columns(table)
     if columns:
-        base = table.differences[0].b
+        base = _base(table)
         lines += ["", f"## difference from `{base}`", ""]
         lines += [f"System minus `{base}`, on the same documents. {_VERDICTS}", ""]
         if _some_have_one_seed(table):
@@ -251,7 +258,7 @@ def render(table: Table, console: Console) -> None:
             console.print(f"  {escape(reason)}", style="dim", highlight=False)
     columns = _difference_columns(table, "loss/")
     for part in _cut(columns, console.width):
-        _print_columns(part, f"difference from {table.differences[0].b} (of all figures: table.md)", console)
+        _print_columns(part, f"difference from {_base(table)} (of all figures: table.md)", console)
     if columns and _some_have_one_seed(table):
         console.print(f"  {_ONE_SEED}", style="dim", highlight=False)
     for row in table.rows:

@@ -289,3 +289,13 @@ def test_the_more_verdicts_are_read_the_clearer_each_must_be():
         together += any(v != "unresolved" for v in verdicts(base, *systems).values())
     assert 8 <= alone <= 50  # 5% of 480
     assert together <= 6  # 5% of 40 tables, and what chance adds
+
+
+def test_a_row_may_be_compared_with_another_than_the_baseline() -> None:
+    results = [result(name, s, bits + s / 100) for name, bits in (("a", 2.0), ("b", 1.9), ("c", 1.5)) for s in range(3)]
+    made = build("mine", results, provenance(), "a", ["loss/bits_per_byte"], {"c": "b"})
+    values = {(d.a, d.b): d.value for d in made.differences if d.metric == "loss/bits_per_byte"}
+    assert values == {("b", "a"): pytest.approx(-0.1), ("c", "b"): pytest.approx(-0.4)}
+    assert "(from b)" in markdown(made)
+    with pytest.raises(ValueError, match="baseline 'd' is not among"):
+        build("mine", results, provenance(), "a", [], {"c": "d"})
