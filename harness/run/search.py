@@ -13,6 +13,8 @@ tokens in its trials as it will in its training. Seeds of trials are none that a
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
     from harness.experiment.schema import Experiment, SearchConfig
     from harness.run.numerics import Numerics
     from harness.store.stages import Stage, Store
+
+log = logging.getLogger(__name__)
 
 FIRST_SEED = 1_000_000  # of trials
 
@@ -87,7 +91,7 @@ def searched(
     specs: list[SystemSpec], experiment: Experiment, numerics: Numerics, corpus: Stage, outcome: Outcomes
 ) -> Searched:
     """Asks for the outcome of one trial after the other; later trials follow from earlier ones. Where an outcome is not
-    known the first candidate stands for the choice. Raises BadInput, and HarnessError where all of a row's diverge."""
+    known the first candidate stands for the choice. Raises BadInput."""
     if experiment.search is None:
         return Searched(specs)
     _check(specs, experiment, experiment.search)
@@ -134,7 +138,8 @@ class _Search:
         shaped = [(_label(shape), replace(spec, settings={**spec.settings, **shape})) for shape in shapes]
         first, here = self._round("shape", [(label, self._row_of(one)) for label, one in shaped], spec.name)
         rates = [(f"x {rate:g}", replace(here, subject=_at_rate(here.subject, rate))) for rate in self.wanted.rates]
-        second, here = self._round("learning rates", rates, spec.name)
+        slowest = min(range(len(rates)), key=self.wanted.rates.__getitem__)
+        second, here = self._round("learning rates", rates, spec.name, slowest)
         self._note(spec.name, [first] * (len(shapes) > 1) + [second])
         return here.subject
 
@@ -154,7 +159,8 @@ class _Search:
             scaled = _dictionary_at_rate(spec.dictionary, rate)
             rates.append((f"x {rate:g}", replace(spec, dictionary=scaled)))
         if len(rates) > 1:
-            found, spec = self._round("the dictionaries' learning rate", rates, spec.name)
+            slowest = min(range(len(rates)), key=self.wanted.dictionary_rates.__getitem__)
+            found, spec = self._round("the dictionaries' learning rate", rates, spec.name, slowest)
             rounds.append(found)
         if rounds:
             self._note(spec.name, rounds)
@@ -163,8 +169,10 @@ class _Search:
     def _row_of(self, subject: SubjectSpec) -> SystemSpec:
         return SystemSpec(subject.name, subject, None)
 
-    def _round(self, what: str, candidates: list[tuple[str, SystemSpec]], row: str) -> tuple[Round, SystemSpec]:
-        """Tries each, and gives the one that is taken."""
+    def _round(
+        self, what: str, candidates: list[tuple[str, SystemSpec]], row: str, slowest: int = 0
+    ) -> tuple[Round, SystemSpec]:
+        """Tries each, and gives the one that is taken: `slowest` where all diverge, which ends no comparison."""
         tried = []
         for label, spec in candidates:
             made = [self._trial(spec, f"{what} {label}", FIRST_SEED + i) for i in range(self.wanted.seeds)]
@@ -172,7 +180,11 @@ class _Search:
             self.trials += made
             complete = tuple(outcome for outcome in outcomes if outcome is not None)
             tried.append(Tried(label, complete if len(complete) == len(made) else ()))
-        found = chosen(what, tried, row)
+        if all(tried_one.outcomes and math.isinf(tried_one.dev) for tried_one in tried):
+            log.warning("%s: every trial of its %s diverged; %s is taken", row, what, tried[slowest].label)
+            found = Round(what, tuple(tried), slowest)
+        else:
+            found = chosen(what, tried, row)
         return found, candidates[found.taken][1]
 
     def _trial(self, spec: SystemSpec, label: str, seed: int) -> Trial:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from harness.base.errors import BadInput, HarnessError
+from harness.base.errors import BadInput
 from harness.experiment.schema import load
 from harness.run.numerics import Numerics
 from harness.run.plan import Plan, make_plan
@@ -107,8 +107,16 @@ def test_a_shape_that_diverges_with_one_seed_is_not_taken_and_ends_nothing(tmp_p
         return Outcome(None if diverged else 3.0, trial.flops)
 
     assert spec(planned(tmp_path, outcome), "dense").subject.settings["d_ff"] == 16
-    with pytest.raises(HarnessError, match="dense: every trial of its shape diverged"):
-        planned(tmp_path, lambda trial: Outcome(None, 1.0))
+
+
+def test_where_every_trial_diverges_the_slowest_rates_are_taken_and_the_comparison_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plan = planned(tmp_path, lambda trial: Outcome(None, 1.0))
+    assert spec(plan, "dense").subject.training.matrix_learning_rate == pytest.approx(0.02)
+    assert spec(plan, "dense").subject.settings["d_ff"] == 64
+    assert "dense: every trial of its learning rates diverged; x 0.5 is taken" in caplog.text
+    assert "diverged" in plan.choices["dense"].note()
 
 
 def test_until_trials_are_made_the_plan_says_so_and_their_flops_are_known(tmp_path: Path) -> None:

@@ -14,8 +14,9 @@ import torch
 
 from harness.corpus.stored import Batch
 from harness.metrics import joint
-from harness.metrics.joint import primary
+from harness.metrics.joint import pairs, primary
 from harness.metrics.joint.against_strangers import FIGURES
+from harness.metrics.joint.passes import PairTable, Variants, by_sequence
 from harness.systems.cost import Cost
 from harness.systems.evaluation import Evaluation
 from harness.systems.system import Encoded, Site, System
@@ -147,3 +148,33 @@ def test_equal_seeds_give_equal_figures(make_subject: Callable[..., object], tmp
     system = System("peer", make_subject("peer"), None)  # pyright: ignore[reportArgumentType]
     one, two = (measured(evaluation(system, tmp_path)) for _ in range(2))
     assert {name: m.value for name, m in one.items()} == {name: m.value for name, m in two.items()}
+
+
+@pytest.mark.parametrize("name", ["dense-relu", "peer", "monet-hd"])
+def test_a_stranger_writes_as_strongly_as_the_unit_in_whose_place_it_is_put(
+    make_subject: Callable[..., object], tmp_path: Path, name: str
+) -> None:
+    system = System(name, make_subject(name), None)  # pyright: ignore[reportArgumentType]
+    of = evaluation(system, tmp_path)
+    dev = pairs.fired(of, of.batches(12, dev=True), 6)
+    test = pairs.fired(of, of.batches(), 6)
+    stratum = pairs.strata(system.sites)[0]
+    rng = np.random.default_rng(0)
+    chosen = pairs.choose(stratum, dev, test, pairs=4, contexts=6, first_pair=0, rng=rng)
+    n = len(chosen.units)
+    ends = np.ones((n, 2), np.float32)
+    table = PairTable([stratum], np.zeros(n, int), chosen.units, ends, ends, np.zeros(n), torch.zeros(n, 3, 2, 16))
+    seen = 0
+    for prefix, chunk in by_sequence(system, of.split, chosen.contexts, 4):
+        variants = Variants(system, prefix, chosen.contexts, chunk, table, of.split.length)
+        others = torch.as_tensor((chosen.units[chosen.contexts.pair[chunk], 1] + 1) % test[stratum.b].n_units)
+        units, values = variants.stranger(others, -torch.ones(len(chunk)))
+        written = variants.written(1, units, values).norm(dim=-1)
+        torch.testing.assert_close(written, variants.strength[1].to(written.dtype), rtol=1e-4, atol=1e-6)
+        assert (values <= 0).all()
+        zero = torch.zeros_like(variants.value[0])
+        none = torch.full_like(units, -1)
+        z = variants.run({"plain": (zero, zero), "none": (zero, zero)}, others={"none": (none, values)})
+        assert torch.equal(z["plain"], z["none"])  # no stranger, no change
+        seen += len(chunk)
+    assert seen == len(chosen.contexts)
