@@ -30,7 +30,7 @@ class ControlLine:
 
     world: str
     truth: str
-    combines: bool
+    combines: bool | None
     contexts: int
     pairs: int
     excess: float
@@ -57,7 +57,11 @@ class ControlReport:
 
     def false_positives(self) -> float:
         """The largest share of pairs flagged in a world that combines nothing."""
-        return max(line.flagged for line in self.lines if not line.combines)
+        return max(line.flagged for line in self.lines if line.combines is False)
+
+    def codes(self, world: str) -> float:
+        """Share of a world's pairs that are called a code, with the most contexts."""
+        return [line.code_flagged for line in self.lines if line.world == world][-1]
 
     def power(self, nats: float = 1.0) -> dict[int, float]:
         """Contexts → share of pairs found that carry an AND of this strength."""
@@ -147,7 +151,8 @@ def markdown(report: ControlReport) -> str:
         "world fools. A magnitude code is seen by the step between low and high values. Bits, means over pairs.",
         "",
         f"Largest false-positive rate: {report.false_positives():.1%}. AND codes of 1 nat found: {power} contexts a "
-        "pair.",
+        f"pair. Called a code with {max(CONTEXTS)} contexts: {report.codes('linear'):.1%} of linear codes, "
+        f"{report.codes('composition'):.1%} of compositions.",
         "",
         "These rates are the primary estimator's. Statistics of codes alone (lift, interaction gain) flag common "
         "causes unless the strata are the true ones; their rates are not claimed here.",

@@ -25,7 +25,8 @@ _LIVE = 0.35  # size of what the random layer downstream adds, beside a residual
 
 @dataclass(frozen=True)
 class World:
-    """truth: what is planted. combines: whether the two mean more together. draw(generator, contexts): values of A and
+    """truth: what is planted. combines: whether the two mean more together; None where they agree on one outcome, which
+    is no code, and yet more than strangers do. draw(generator, contexts): values of A and
     B `[contexts]`, and the residual without them `[contexts, WIDTH]`. and_nats: standard deviation over outcomes of
     what an AND of the two adds to the logits. code: "sum" (each unit writes a random direction), "agree" (nearly the
     same one), "linear" (A − B, B − A and ¾(A + B)), "composition" (each raises four outcomes, one of them in common),
@@ -34,7 +35,7 @@ class World:
 
     name: str
     truth: str
-    combines: bool
+    combines: bool | None
     draw: Callable[[np.random.Generator, int], tuple[np.ndarray, np.ndarray, np.ndarray]]
     and_nats: float = 0.0
     code: str = "sum"
@@ -89,7 +90,7 @@ WORLDS = [
     World("linear", "a third thing read out linearly: A−B, B−A, ¾(A+B)", True, _independent, code="linear"),
     World("anisotropic", "all write into 6 directions that later layers amplify", False, _independent, code="subspace"),
     World("strangers", "never fire together; some say far more than others", False, _independent, code="sizes"),
-    World("composition", "animal and barks: 4 outcomes each, one in common", False, _independent, code="composition"),
+    World("composition", "animal and barks: 4 outcomes each, one in common", None, _independent, code="composition"),
     World("magnitude", "both high (above 1) moves the logits by 1 nat more", True, _independent, 1.0, "magnitude"),
 ]
 

@@ -22,10 +22,10 @@ from harness.metrics.joint.pairs import Chosen, Fired, together_at
 if TYPE_CHECKING:
     from harness.systems.system import Site
 
-DRAWN, KEPT = 12, 3  # strangers tried for a pair, and compared with
+DRAWN, KEPT = 24, 3  # strangers tried for a pair, and compared with
 PROBED = 8  # contexts of a pair on which they are tried
 _LEAST = 5  # firings on dev that a stranger needs
-EFFECT, ANGLE = 2.0, 0.25  # farthest apart that counts as matched: a factor; a difference of cosines
+EFFECT, ANGLE = 2.0, 0.15  # farthest apart that counts as matched: a factor; a difference of cosines
 
 
 def drawn(
