@@ -40,13 +40,14 @@ def log_ratios(units: Sequence[Drawn], evaluation: Evaluation, seed: int) -> np.
     for sequence in np.unique(token // split.length):
         here = np.flatnonzero(token // split.length == sequence)
         prefix = Prefix(system, split.batch(torch.tensor([sequence])).input_ids[0].to(system.device))
-        positions = torch.as_tensor(token[here] % split.length, device=system.device)
+        position = token[here] % split.length
         of_site: dict[Site, list[int]] = {}
         for place, index in enumerate(unit[here]):
             of_site.setdefault(sites[units[index].firings.site], []).append(place)
         for site, places in of_site.items():
-            at, of = positions[places], unit[here[places]]
-            numbers = torch.as_tensor([int(units[i].firings.units[units[i].column]) for i in of], device=system.device)
+            of = unit[here[places]]
+            numbers = np.array([int(units[i].firings.units[units[i].column]) for i in of])
+            at, numbers = (torch.as_tensor(values, device=system.device) for values in (position[places], numbers))
             found = _divergences(prefix, site, at, numbers, random[torch.as_tensor(of)].to(system.device))
             np.add.at(sums, of, found)
     return np.log(sums[:, 0] + _FLOOR) - np.log(sums[:, 1] + _FLOOR)
