@@ -180,11 +180,9 @@ class _Search:
             self.trials += made
             complete = tuple(outcome for outcome in outcomes if outcome is not None)
             tried.append(Tried(label, complete if len(complete) == len(made) else ()))
-        if all(tried_one.outcomes and math.isinf(tried_one.dev) for tried_one in tried):
-            log.warning("%s: every trial of its %s diverged; %s is taken", row, what, tried[slowest].label)
-            found = Round(what, tuple(tried), slowest)
-        else:
-            found = chosen(what, tried, row)
+        found = chosen(what, tried, slowest)
+        if tried[found.taken].outcomes and math.isinf(tried[found.taken].dev):
+            log.warning("%s: every trial of its %s diverged; %s is taken", row, what, tried[found.taken].label)
         return found, candidates[found.taken][1]
 
     def _trial(self, spec: SystemSpec, label: str, seed: int) -> Trial:

@@ -15,8 +15,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from harness.base.errors import HarnessError
-
 OUTCOME = "trial.json"
 
 
@@ -91,14 +89,9 @@ class Choice:
         return f"chosen on dev by {self.trials} trials of {each} each: {rounds}"
 
 
-def chosen(what: str, tried: Sequence[Tried], row: str) -> Round:
-    """The candidate with the least dev cross entropy; of equals, and while none was tried, the first.
-
-    HarnessError: all diverged.
-    """
-    if all(one.outcomes for one in tried) and not any(math.isfinite(one.dev) for one in tried):
-        raise HarnessError(
-            f"{row}: every trial of its {what} diverged ({', '.join(one.label for one in tried)}): "
-            "lower the row's learning rates or add smaller factors to search.rates"
-        )
+def chosen(what: str, tried: Sequence[Tried], slowest: int = 0) -> Round:
+    """The candidate with the least dev cross entropy; of equals, and while none was tried, the first; where every one
+    diverged, `slowest`: a trial ends no comparison."""
+    if all(one.outcomes and math.isinf(one.dev) for one in tried):
+        return Round(what, tuple(tried), slowest)
     return Round(what, tuple(tried), min(range(len(tried)), key=lambda at: (tried[at].dev, at)))

@@ -7,13 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from harness.base.errors import HarnessError
 from harness.training.trials import Outcome, Round, Tried, chosen
 
 
 def among(losses: dict[str, list[float]]) -> Round:
     tried = [Tried(label, tuple(Outcome.of(loss, 2.0) for loss in seeds)) for label, seeds in losses.items()]
-    return chosen("shape", tried, "dense")
+    return chosen("shape", tried)
 
 
 def test_the_lowest_mean_over_seeds_is_taken_and_of_equals_the_first() -> None:
@@ -29,13 +28,13 @@ def test_one_seed_that_diverges_loses_for_its_candidate_and_ends_nothing(lost: f
     assert found.note() == "shape slow (nat/token: fast diverged, slow 3.000)"
 
 
-def test_where_all_diverged_the_error_names_the_row_the_candidates_and_what_to_do() -> None:
-    with pytest.raises(HarnessError, match=r"^dense: every trial of its shape diverged \(a, b\): lower"):
-        among({"a": [math.nan], "b": [math.inf]})
+def test_where_all_diverged_the_slowest_is_taken_and_nothing_ends() -> None:
+    tried = [Tried(label, (Outcome.of(math.nan, 2.0),)) for label in ("x 1", "x 0.5", "x 2")]
+    assert chosen("learning rates", tried, slowest=1).taken == 1
 
 
 def test_while_nothing_was_tried_the_first_stands_for_the_choice() -> None:
-    found = chosen("shape", [Tried("a", ()), Tried("b", ())], "dense")
+    found = chosen("shape", [Tried("a", ()), Tried("b", ())])
     assert found.taken == 0
     assert "not tried yet" in found.note()
 
