@@ -155,12 +155,3 @@ def _dictionary_cost(config: DictionaryConfig, width: int) -> tuple[float, Model
     held_out = torch.randn(64, width, generator=torch.Generator().manual_seed(0))  # thresholds are set on it
     trained = module.inference(raw, raw, held_out)  # what the row's record counts: a tied encoder is unfolded there
     return per_token, ModelSize(trained.parameter_count(), trained.active_parameters(k), trained.flops_per_token(k))
-
-
-def amount(budget: Budget, kind: str) -> float:
-    """What of a budget is matched."""
-    if kind == "training_flops":
-        return budget.training_flops
-    if kind == "tokens":
-        return budget.tokens
-    return budget.size.active_parameters if kind == "active_parameters" else budget.size.forward_flops
