@@ -158,7 +158,7 @@ def run(world: World, pairs: int, contexts: int, rng: np.random.Generator, *, sh
             "magnitude_floor": torch.stack(step_excess, 1),
             "floor_conjunction": torch.stack([excess.conjunction(*floor)[0] for floor in floors], 1),
         }
-        of_pair |= _against_strangers(subject, rng, rest, z, written)
+        of_pair |= _against_strangers(subject, rest, z, written)
         of_pair |= _meanings(subject, world, rng, contexts, z)
         for name, values in of_pair.items():
             found[name].append(values.numpy())
@@ -166,7 +166,7 @@ def run(world: World, pairs: int, contexts: int, rng: np.random.Generator, *, sh
 
 
 def _against_strangers(
-    subject: _Subject, rng: np.random.Generator, rest: Tensor, z: list[Tensor], written: tuple[Tensor, Tensor]
+    subject: _Subject, rest: Tensor, z: list[Tensor], written: tuple[Tensor, Tensor]
 ) -> dict[str, Tensor]:
     """Units that never fire with A in B's place, as strong as B in every context: those most like B of many drawn."""
     a, b = written

@@ -136,7 +136,8 @@ class _Search:
     def _subject(self, spec: SubjectSpec) -> SubjectSpec:
         shapes = self.wanted.shapes.get(spec.name, ({},))
         shaped = [(_label(shape), replace(spec, settings={**spec.settings, **shape})) for shape in shapes]
-        first, here = self._round("shape", [(label, self._row_of(one)) for label, one in shaped], spec.name)
+        rows = [(label, SystemSpec(one.name, one, None)) for label, one in shaped]
+        first, here = self._round("shape", rows, spec.name)
         rates = [(f"x {rate:g}", replace(here, subject=_at_rate(here.subject, rate))) for rate in self.wanted.rates]
         slowest = min(range(len(rates)), key=self.wanted.rates.__getitem__)
         second, here = self._round("learning rates", rates, spec.name, slowest)
@@ -165,9 +166,6 @@ class _Search:
         if rounds:
             self._note(spec.name, rounds)
         return spec
-
-    def _row_of(self, subject: SubjectSpec) -> SystemSpec:
-        return SystemSpec(subject.name, subject, None)
 
     def _round(
         self, what: str, candidates: list[tuple[str, SystemSpec]], row: str, slowest: int = 0

@@ -32,23 +32,26 @@ def _product_of_marginals(table: Table) -> Iterator[str]:
 
 
 def _carried(table: Table) -> Iterator[str]:
-    for row in table.rows:
-        figure = _figure(row, "loss/carried")
-        if figure is not None and figure.value < CARRIED:
-            yield (
-                f"The units of `{row.system}` carry {figure.value:.0%} of what its layers do (zero-ablated): figures "
-                "of its units speak of that part alone."
-            )
+    for row, share in _below(table, "loss/carried", CARRIED):
+        yield (
+            f"The units of `{row.system}` carry {share:.0%} of what its layers do (zero-ablated): figures of its units "
+            "speak of that part alone."
+        )
 
 
 def _left_out(table: Table) -> Iterator[str]:
+    for row, share in _below(table, "autointerp/scored_share", SCORED):
+        yield (
+            f"Of the live units of `{row.system}`, {1 - share:.0%} fire too rarely or too often to be scored: its scores "
+            "are those of the others."
+        )
+
+
+def _below(table: Table, name: str, bound: float) -> Iterator[tuple[Row, float]]:
     for row in table.rows:
-        figure = _figure(row, "autointerp/scored_share")
-        if figure is not None and figure.value < SCORED:
-            yield (
-                f"Of the live units of `{row.system}`, {1 - figure.value:.0%} fire too rarely or too often to be "
-                "scored: its scores are those of the others."
-            )
+        figure = _figure(row, name)
+        if figure is not None and figure.value < bound:
+            yield row, figure.value
 
 
 def _figure(row: Row, name: str) -> Figure | None:
