@@ -42,8 +42,8 @@ def _carried(table: Table) -> Iterator[str]:
 def _left_out(table: Table) -> Iterator[str]:
     for row, share in _below(table, "autointerp/scored_share", SCORED):
         yield (
-            f"Of the live units of `{row.system}`, {1 - share:.0%} fire too rarely or too often to be scored: its scores "
-            "are those of the others."
+            f"Of the live units of `{row.system}`, {1 - share:.0%} fire too rarely or too often to be scored: its "
+            "scores are those of the others."
         )
 
 
