@@ -375,7 +375,7 @@ def _print_plan(plan: Plan, store: Store) -> None:
 def _show(table: Table) -> None:
     from rich.console import Console
 
-    from harness.tables.text import render
+    from harness.tables.terminal import render
 
     render(table, Console())
 

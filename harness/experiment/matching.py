@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import models
 from harness.base.errors import BadInput
@@ -54,17 +55,32 @@ class Line:
 
 @dataclass(frozen=True)
 class Matching:
-    """The systems of an experiment with what was free solved. statement: what is equal, in a line for the table."""
+    """The systems of an experiment with what was free solved. statement: what is equal, in a line for the table.
+    shared_total: whether what is equal holds a row's dictionaries too."""
 
     lines: tuple[Line, ...]
     statement: str
+    shared_total: bool
 
     @property
     def specs(self) -> tuple[SystemSpec, ...]:
         return tuple(line.spec for line in self.lines)
 
     def notes(self, row: str) -> list[str]:
-        return next(line.notes for line in self.lines if line.spec.name == row)
+        return self._line(row).notes
+
+    def unmatched(self, row: str) -> str | None:
+        return self._line(row).unmatched
+
+    def accounting(self, row: str) -> Literal["equal total", "same subject"] | None:
+        """How the row's dictionaries are paid for: out of its budget, or on top of its subject's. None without any."""
+        line = self._line(row)
+        if line.spec.dictionary is None:
+            return None
+        return "equal total" if self.shared_total and line.unmatched is None else "same subject"
+
+    def _line(self, row: str) -> Line:
+        return next(line for line in self.lines if line.spec.name == row)
 
 
 def matched(experiment: Experiment, specs: list[SystemSpec]) -> Matching:
@@ -74,7 +90,7 @@ def matched(experiment: Experiment, specs: list[SystemSpec]) -> Matching:
     reasons = unmatched(specs, experiment)
     if wanted.matched == "none":
         lines = (Line(spec, budget_of(spec, experiment), unmatched=None) for spec in specs)
-        return Matching(tuple(lines), "nothing: systems differ in what they take")
+        return Matching(tuple(lines), "nothing: systems differ in what they take", shared_total=False)
     taking_part = [spec for spec in specs if reasons[spec.name] is None]
     total = wanted.amount or _reference(experiment, taking_part)
     solved: dict[str, str] = {}
@@ -97,7 +113,8 @@ def matched(experiment: Experiment, specs: list[SystemSpec]) -> Matching:
             here = replace(here, subject=subjects.get(spec.subject.name, spec.subject))
         lines.append(Line(here, budget_of(here, experiment), reasons[spec.name], solved.get(spec.name)))
     statement = f"{wanted.matched} {total:.4g}, to {wanted.tolerance:.1%}"
-    return Matching(tuple(lines), statement if len(taking_part) > 1 else "nothing: there is one system")
+    statement = statement if len(taking_part) > 1 else "nothing: there is one system"
+    return Matching(tuple(lines), statement, shared_total=wanted.matched == "training_flops")
 
 
 def solve(

@@ -24,10 +24,12 @@ from harness.store.stages import Store
 from harness.systems.evaluation import Evaluation
 from harness.tables import folder as results_folder
 from harness.tables import provenance
+from harness.tables.build import SeedResult
+from harness.tables.build import build as build_table
 from harness.tables.measurement import Measurement
 from harness.tables.scaling import with_dense_equivalent
-from harness.tables.table import RowProvenance, SeedResult, Table
-from harness.tables.table import build as build_table
+from harness.tables.splice import with_splice_cost
+from harness.tables.table import RowProvenance, Table
 from harness.tracking.runs import Invocation, TrackedRow, tracker
 from harness.training import teachers
 from harness.training.dictionary_record import DictionaryRecord
@@ -65,11 +67,12 @@ def run(plan: Plan, store: Store, out: Path) -> Table:
             )
             table = build_table(
                 experiment.name,
-                with_dense_equivalent(results, experiment.scaling),
+                with_dense_equivalent(with_splice_cost(results), experiment.scaling),
                 source.model_copy(update={"matched": plan.matching.statement}),
                 experiment.baseline,
                 experiment.headline,
                 experiment.compared_with,
+                experiment.description,
             )
             for name in experiment.headline:
                 if name not in table.metric_names() and "headline" in experiment.model_fields_set:
@@ -131,6 +134,8 @@ def _row(row: PlannedRow, workshop: Workshop, invocation: Invocation, out: Path)
                 *(spec.dictionary.config.notes() if spec.dictionary else []),
                 *(record.notes() if record else []),
             ],
+            accounting=plan.matching.accounting(spec.name),
+            unmatched=plan.matching.unmatched(spec.name),
         )
         tracked.finish(result)
     return result

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from pathlib import Path
 
@@ -9,8 +11,9 @@ from pydantic import ValidationError
 
 from harness.base.errors import BadInput
 from harness.base.files import write_atomically
+from harness.tables.columns import families
+from harness.tables.markdown import details, markdown
 from harness.tables.table import SCHEMA_VERSION, Table
-from harness.tables.text import csv_text, markdown
 
 
 def details_folder(results: Path, row: str, seed: int) -> Path:
@@ -19,8 +22,9 @@ def details_folder(results: Path, row: str, seed: int) -> Path:
 
 
 def write(table: Table, folder: Path) -> None:
-    """table.csv, table.md and table.json in `folder`; the last one last: a folder that has it is whole."""
+    """table.csv, table.md, details.md and table.json in `folder`; the last one last: a folder that has it is whole."""
     write_atomically(folder / "table.csv", csv_text(table).encode())
+    write_atomically(folder / "details.md", details(table).encode())
     write_atomically(folder / "table.md", markdown(table).encode())
     write_atomically(folder / "table.json", (table.model_dump_json(indent=2) + "\n").encode())
 
@@ -50,3 +54,19 @@ def read(folder: Path) -> Table:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise BadInput(f"{path} is not a table: {where}: {first['msg']}") from error
+
+
+def csv_text(table: Table) -> str:
+    """One line a system; for each metric its value, low and high (12 significant digits), the timed ones last."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    metrics = [m for _, family in families(table) for m in family]
+    writer.writerow(["system", "kind", "n_seeds", *(c for m in metrics for c in (m, f"{m}_low", f"{m}_high"))])
+    for row in table.rows:
+        cells: list[str] = []
+        for metric in metrics:
+            f = row.metrics.get(metric)
+            ends = (None, None, None) if f is None else (f.value, f.low, f.high)
+            cells += ["" if end is None else f"{end:.12g}" for end in ends]
+        writer.writerow([row.system, row.kind, len(row.seeds), *cells])
+    return out.getvalue()

@@ -15,8 +15,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from harness.tables.build import SeedResult
 from harness.tables.measurement import Measurement
-from harness.tables.table import SeedResult
 
 VERSION = 2
 LOSS = "loss/spliced_bits_per_byte"  # of a dictionary row what the model does through it; of others their loss

@@ -8,9 +8,10 @@ from pathlib import Path
 import yaml
 
 from harness.base.errors import HarnessError
+from harness.tables.build import SeedResult
 from harness.tables.folder import details_folder, read
 from harness.tables.measurement import Measurement
-from harness.tables.table import Row, SeedResult
+from harness.tables.table import Row
 from harness.tracking.runs import Tracker, table_digest
 
 

@@ -24,9 +24,10 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import psutil
 
 from harness.base.errors import HarnessError, Interrupted
+from harness.tables.build import SeedResult
 from harness.tables.measurement import Measurement
 from harness.tables.provenance import git_commit
-from harness.tables.table import SeedResult, Table
+from harness.tables.table import Table
 from harness.tracking import views as tracking_views
 from harness.tracking.curves import BATCH, CurveTail, flat, last_step, metric_key, shortened
 from harness.tracking.database import connect, local_uri, process_runs

@@ -9,8 +9,9 @@ import pytest
 
 from harness.report import dictionary_sweep, figures
 from harness.tables import table
+from harness.tables.build import SeedResult
 from harness.tables.measurement import Measurement
-from harness.tables.table import RowProvenance, SeedResult
+from harness.tables.table import RowProvenance
 
 from ..tables.test_table import provenance
 

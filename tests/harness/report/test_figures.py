@@ -2,8 +2,9 @@ from pathlib import Path
 
 from harness.report import figures
 from harness.tables import table
+from harness.tables.build import SeedResult
 from harness.tables.measurement import Measurement
-from harness.tables.table import RowProvenance, SeedResult
+from harness.tables.table import RowProvenance
 
 from ..tables.test_table import provenance
 

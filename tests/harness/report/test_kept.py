@@ -9,8 +9,9 @@ import numpy as np
 
 from harness.report import figures, kept
 from harness.tables import table
+from harness.tables.build import SeedResult
 from harness.tables.measurement import Measurement
-from harness.tables.table import RowProvenance, SeedResult
+from harness.tables.table import RowProvenance
 
 from ..tables.test_table import provenance
 

@@ -3,8 +3,9 @@ import pytest
 from scipy import stats
 
 from harness.run.seeds import seed_lines, seeds_needed
+from harness.tables.build import SeedResult, build
 from harness.tables.measurement import Measurement
-from harness.tables.table import RowProvenance, SeedResult, build
+from harness.tables.table import RowProvenance
 
 from ..tables.test_table import provenance
 

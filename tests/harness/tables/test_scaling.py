@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from harness.tables.build import SeedResult
 from harness.tables.measurement import Measurement
 from harness.tables.scaling import FLOPS, LOSS, NAME, RATIO, fit, needed, on_envelope, with_dense_equivalent
-from harness.tables.table import RowProvenance, SeedResult
+from harness.tables.table import RowProvenance
 
 CURVE = ["small", "middle", "large"]
 WHY_NOT = "the dense curve has no three rows whose loss falls with compute"

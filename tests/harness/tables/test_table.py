@@ -10,10 +10,13 @@ from rich.console import Console
 
 from harness.base.errors import BadInput, HarnessError
 from harness.base.files import write_atomically
-from harness.tables.folder import read, write
+from harness.tables.build import SeedResult, build
+from harness.tables.cells import cell
+from harness.tables.folder import csv_text, read, write
+from harness.tables.markdown import details, markdown
 from harness.tables.measurement import Measurement
-from harness.tables.table import SCHEMA_PATH, Hardware, Provenance, RowProvenance, SeedResult, Table, build, schema_text
-from harness.tables.text import cell, csv_text, markdown, render
+from harness.tables.table import SCHEMA_PATH, Hardware, Provenance, RowProvenance, Table, schema_text
+from harness.tables.terminal import render
 
 
 def provenance(**changes):
@@ -95,7 +98,9 @@ def test_schema_file_is_current_and_accepts_what_is_written(table, tmp_path):
 def test_table_survives_the_disk_to_the_last_digit(table, tmp_path):
     write(table, tmp_path / "new" / "folder")
     assert read(tmp_path / "new" / "folder") == table
-    assert sorted(p.name for p in (tmp_path / "new" / "folder").iterdir()) == ["table.csv", "table.json", "table.md"]
+    assert sorted(p.name for p in (tmp_path / "new" / "folder").iterdir()) == [
+        "details.md", "table.csv", "table.json", "table.md",
+    ]  # fmt: skip
 
 
 def test_value_that_is_not_finite_is_shown_with_its_seed():
@@ -151,11 +156,12 @@ def test_digits_follow_the_interval(value, low, high, text):
 def test_markdown_says_units_direction_reason_and_verdict(table):
     text = markdown(table)
     assert "bits per byte (bits/byte) ↓" in text
-    assert "- n/a (l0) for bigram: no units" in text
-    assert "| `dense+topk[k=16]` | 0.1 worse |" in text
+    assert "- n/a (l0) for bigram: no units" in details(table)
+    assert "- Bits per byte (lower is better), against `dense`: worse: `dense+topk[k=16]` +0.1, `bigram` +0.59" in text
+    assert "| `dense+topk[k=16]` | +0.1 worse |" in details(table)
     assert "not converged" in text
     assert text.index("## measured time") > text.index("## sparsity")
-    assert "kernels of `dense`: topk: cpu" in text
+    assert "- kernels of `bigram`, `dense`, `dense+topk[k=16]`: topk: cpu" in text
     for line in text.splitlines():  # every line of a table has as many cells as its heading
         assert not line.startswith("|") or line.endswith("|")
 
@@ -188,7 +194,9 @@ def test_terminal_table_fits_and_loses_no_figure(table, width):
     assert max(len(line) for line in text.splitlines()) <= width
     assert "dense+topk[k=16]" in text
     ends = [
-        f"[{c.split(' [')[1]}" for c in markdown(table).replace("|", "\n").splitlines() if " [" in c and c[1].isdigit()
+        f"[{c.split(' [')[1]}"
+        for c in markdown(table).replace("\N{NO-BREAK SPACE}", " ").replace("|", "\n").splitlines()
+        if " [" in c and c[1].isdigit()
     ]
     assert len(ends) >= 3
     for shown in ("1.910", "1,234,567", "2.500", "not converged", "no units", *(end.strip() for end in ends)):
@@ -296,6 +304,6 @@ def test_a_row_may_be_compared_with_another_than_the_baseline() -> None:
     made = build("mine", results, provenance(), "a", ["loss/bits_per_byte"], {"c": "b"})
     values = {(d.a, d.b): d.value for d in made.differences if d.metric == "loss/bits_per_byte"}
     assert values == {("b", "a"): pytest.approx(-0.1), ("c", "b"): pytest.approx(-0.4)}
-    assert "(from b)" in markdown(made)
+    assert "(from b)" in details(made)
     with pytest.raises(ValueError, match="baseline 'd' is not among"):
         build("mine", results, provenance(), "a", [], {"c": "d"})

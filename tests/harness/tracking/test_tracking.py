@@ -20,9 +20,10 @@ import pytest
 
 from harness.base.errors import HarnessError, Interrupted
 from harness.base.files import ROOT
+from harness.tables.build import SeedResult, build
 from harness.tables.folder import write
 from harness.tables.measurement import Measurement
-from harness.tables.table import Hardware, Provenance, RowProvenance, SeedResult, build
+from harness.tables.table import Hardware, Provenance, RowProvenance
 from harness.tracking import views as tracking_views
 from harness.tracking.curves import CurveTail, flat, metric_key, shortened
 from harness.tracking.database import database_of, local_uri, ui_command

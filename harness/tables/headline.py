@@ -1,0 +1,103 @@
+"""The short table that is read first: every row, at most eight figures, grouped by road.
+
+Its columns: the loss against the row that it is compared with, what a dictionary costs its model, how many units a
+token needs, how many are dead, the figures that the experiment asks about, and the training compute.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from harness.tables.cells import cell, difference, figure_cell, heading
+from harness.tables.columns import any_figure
+from harness.tables.roads import Group, groups, road
+from harness.tables.splice import COST, SPLICED
+from harness.tables.table import Row, Table
+
+MOST = 8
+UNITS = ("kept/l0", "sparsity/strength_l0_total", "sparsity/l0")  # the first that a table has counts for the front
+_ALWAYS = (COST, "kept/l0", "sparsity/strength_l0_total", "usage/dead")
+_LAST = "cost/training_flops"
+
+
+@dataclass(frozen=True)
+class Column:
+    heading: str
+    cell: Callable[[Row], str]
+
+
+def columns(table: Table) -> list[Column]:
+    """Loss first, then what every comparison shows, then the experiment's own figures, compute last."""
+    asked = [name for name in table.headline if name != SPLICED]
+    room = MOST - 2 - len(asked)
+    always = [name for name in _ALWAYS if name not in asked][: max(0, room)]
+    wanted = [name for name in (*always, *asked, _LAST) if any_figure(table, name) is not None]
+    return [*_loss(table), *(_figure(table, name) for name in wanted)][:MOST]
+
+
+def _loss(table: Table) -> list[Column]:
+    if any_figure(table, SPLICED) is None:
+        return []
+    found = {d.a: d for d in table.differences if d.metric == SPLICED}
+    if not found:
+        return [_figure(table, SPLICED)]
+    others = dict.fromkeys(d.b for d in found.values())
+
+    def of(row: Row) -> str:
+        if row.system not in found:
+            return f"{figure_cell(row, SPLICED)} (itself)" if row.system in others else figure_cell(row, SPLICED)
+        apart = f" from {found[row.system].b}" if len(others) > 1 else ""
+        return difference(found[row.system]) + apart
+
+    against = next(iter(others)) if len(others) == 1 else "the row it is compared with"
+    return [Column(f"{heading(table, SPLICED)}, minus {against}", of)]
+
+
+def _figure(table: Table, name: str) -> Column:
+    verdicts = {d.a: d.verdict for d in table.differences if d.metric == name and d.verdict is not None}
+
+    def of(row: Row) -> str:
+        figure = row.metrics.get(name)
+        if figure is None:
+            return ""
+        says = [cell(figure.value, figure.low, figure.high)]
+        if figure.against_control is not None:
+            told = figure.against_control != "unresolved"
+            says.append(f"{figure.against_control} its control" if told else "not told from its control")
+        if row.system in verdicts:
+            says.append(verdicts[row.system] or "")
+        return says[0] + (f" {', '.join(says[1:])}" if len(says) > 1 else "")
+
+    return Column(heading(table, name), of)
+
+
+def grouped(table: Table) -> list[Group]:
+    """Groups of rows as tables have them, in each the lowest loss first; rows without one last."""
+    return [Group(group.title, tuple(sorted(group.rows, key=_loss_of))) for group in groups(table.rows)]
+
+
+def _loss_of(row: Row) -> float:
+    figure = row.metrics.get(SPLICED) or row.metrics.get("loss/bits_per_byte")
+    return float("inf") if figure is None else figure.value
+
+
+def front(table: Table) -> tuple[str | None, set[str]]:
+    """The figure that counts units, and the systems that no other beats in both it and the loss. Read among rows that
+    compete: no references, controls or rows with another budget."""
+    units = next((name for name in UNITS if any_figure(table, name) is not None), None)
+    if units is None:
+        return None, set()
+    points = [
+        (row.system, row.metrics[SPLICED].value, row.metrics[units].value)
+        for row in table.rows
+        if road(row) not in ("apart", "reference") and SPLICED in row.metrics and units in row.metrics
+    ]
+    return units, {
+        system
+        for system, loss, count in points
+        if not any(
+            other_loss <= loss and other_count <= count and (other_loss, other_count) != (loss, count)
+            for _, other_loss, other_count in points
+        )
+    }

@@ -1,0 +1,72 @@
+"""What a reader of a table must know before believing its figures, in sentences made from them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from harness.tables.cells import title
+from harness.tables.roads import is_control
+from harness.tables.table import Row, Table
+
+CARRIED = 0.8  # of what its layers do that a row's units must carry, or the table says that they do not
+SCORED = 0.8  # of a row's live units that must have been scored
+
+
+def warnings(table: Table) -> list[str]:
+    """What a reader must know before believing the figures."""
+    said = []
+    one_seed = [row for row in table.rows if row.kind != "reference" and len(row.seeds) == 1]
+    if one_seed:
+        which = "" if len(one_seed) == sum(row.kind != "reference" for row in table.rows) else f" ({_names(one_seed)})"
+        said.append(
+            f"Rows with one seed get no verdict{which}: their interval is that of these very weights on other "
+            "documents, and trained anew with another seed they may differ by more."
+        )
+    if loose := [row for row in table.rows if any(note.startswith("not converged") for note in row.notes)]:
+        said.append(f"Not converged, so that more training may change them: {_names(loose)}.")
+    if apart := [row for row in table.rows if row.unmatched is not None]:
+        said.append(f"Not matched with the rest: {', '.join(f'`{r.system}` ({r.unmatched})' for r in apart)}.")
+    for metric in table.headline:
+        learnt = [
+            row
+            for row in table.rows
+            if is_control(row) and metric in row.metrics and row.metrics[metric].against_control in ("above", "below")
+        ]
+        if learnt:
+            what = title(table, metric)
+            said.append(f"{what} is told from its control in models that learnt nothing: {_names(learnt)}.")
+        reasons: dict[str, list[Row]] = {}
+        for row in table.rows:
+            if metric in row.not_applicable and row.kind != "reference":
+                reasons.setdefault(row.not_applicable[metric], []).append(row)
+        said += [f"{title(table, metric)} is missing for {_names(of)}: {why}." for why, of in reasons.items()]
+    if table.provenance.dirty:
+        said.append("Made from a tree with uncommitted changes.")
+    return [*said, *_carried(table), *_left_out(table)]
+
+
+def _carried(table: Table) -> Iterator[str]:
+    for row, share in _below(table, "loss/carried", CARRIED):
+        yield (
+            f"The units of `{row.system}` carry {share:.0%} of what its layers do (zero-ablated): figures of its units "
+            "speak of that part alone."
+        )
+
+
+def _left_out(table: Table) -> Iterator[str]:
+    for row, share in _below(table, "autointerp/scored_share", SCORED):
+        yield (
+            f"Of the live units of `{row.system}`, {1 - share:.0%} fire too rarely or too often to be scored: its "
+            "scores are those of the others."
+        )
+
+
+def _below(table: Table, name: str, bound: float) -> Iterator[tuple[Row, float]]:
+    for row in table.rows:
+        figure = row.metrics.get(name)
+        if figure is not None and figure.value < bound:
+            yield row, figure.value
+
+
+def _names(rows: Sequence[Row]) -> str:
+    return ", ".join(f"`{row.system}`" for row in rows)
