@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 import pytest
 
 from harness.report import dictionary_sweep, figures
-from harness.tables import table
+from harness.tables import build, table
 from harness.tables.build import SeedResult
 from harness.tables.measurement import Measurement
 from harness.tables.table import RowProvenance
@@ -33,7 +33,7 @@ def result(system: str, width: float, l0: float, error: float = 0.1) -> SeedResu
 
 
 def of(*rows: SeedResult) -> table.Table:
-    return table.build("planted", list(rows), provenance(), None)
+    return build.build("planted", list(rows), provenance(), None)
 
 
 SWEPT = [

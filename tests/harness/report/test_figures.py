@@ -1,7 +1,7 @@
 from pathlib import Path
 
 from harness.report import figures
-from harness.tables import table
+from harness.tables import build, table
 from harness.tables.build import SeedResult
 from harness.tables.measurement import Measurement
 from harness.tables.table import RowProvenance
@@ -24,7 +24,7 @@ def a_table() -> table.Table:
         result("dense", "subject", 2.2, 900),
         result("peer", "subject", 2.1, 60),
     ]
-    return table.build("planted", results, provenance(), None)
+    return build.build("planted", results, provenance(), None)
 
 
 def test_figures_are_drawn_for_what_the_table_has_and_no_others(tmp_path: Path) -> None:
@@ -57,5 +57,5 @@ def test_the_page_needs_nothing_from_elsewhere_and_names_every_system(tmp_path: 
 def test_more_systems_than_colours_are_still_told_apart() -> None:
     found = [Measurement("loss/bits_per_byte", 2.0, "bit/byte", "lower", 1)]
     results = [SeedResult(f"system{i}", "subject", 0, found, RowProvenance()) for i in range(20)]
-    styles = figures._style(table.build("many", results, provenance(), None))
+    styles = figures._style(build.build("many", results, provenance(), None))
     assert len(set(styles.values())) == 20

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from harness.report import figures, joint
-from harness.tables import table
+from harness.tables import build, table
 from harness.tables.build import SeedResult
 from harness.tables.measurement import Measurement
 from harness.tables.table import RowProvenance
@@ -32,7 +32,7 @@ def result(system: str, share: float = 0.3, floor: float = 0.1) -> SeedResult:
 
 
 def of(*rows: SeedResult) -> table.Table:
-    return table.build("planted", list(rows), provenance(), None)
+    return build.build("planted", list(rows), provenance(), None)
 
 
 def test_a_system_stands_beside_its_floor_and_one_without_figures_is_not_drawn(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from harness.report import figures, kept
-from harness.tables import table
+from harness.tables import build
 from harness.tables.build import SeedResult
 from harness.tables.measurement import Measurement
 from harness.tables.table import RowProvenance
@@ -26,7 +26,7 @@ def result(system: str, losses: dict[int, float]) -> SeedResult:
 
 def test_a_line_is_a_system_in_the_order_of_k_and_one_without_figures_is_not_drawn(tmp_path: Path) -> None:
     rows = [result("dense", {16: 2.0, 1: 4.0, 4: 3.0}), result("peer", {1: 3.5, 2: 2.5}), result("mute", {})]
-    made = table.build("planted", rows, provenance(), None)
+    made = build.build("planted", rows, provenance(), None)
     _, axes = plt.subplots()
     assert kept.against_k(axes, made)
     assert [line.get_label() for line in axes.lines] == ["dense", "peer"]
@@ -34,5 +34,5 @@ def test_a_line_is_a_system_in_the_order_of_k_and_one_without_figures_is_not_dra
     assert list(axes.lines[0].get_ydata()) == [4.0, 3.0, 2.0]
     plt.close()
     assert "loss_against_kept.png" in {path.name for path in figures.write(made, tmp_path, {})}
-    nothing = table.build("planted", rows[2:], provenance(), None)
+    nothing = build.build("planted", rows[2:], provenance(), None)
     assert "loss_against_kept.png" not in {path.name for path in figures.write(nothing, tmp_path, {})}
