@@ -64,8 +64,3 @@ def main(family: str, metrics: Sequence[str], headline: Sequence[str]) -> list[s
     """Those of a family's metrics that table.md shows."""
     wanted = [*headline, *(f"{family}/{name}" for name in _MAIN.get(family, "").split()), *metrics]
     return [name for name in dict.fromkeys(wanted) if name in metrics][:MOST]
-
-
-def nowhere(table: Table) -> list[str]:
-    """Metrics that no row has a figure for."""
-    return [metric for metric in table.metric_names() if any_figure(table, metric) is None]

@@ -84,14 +84,14 @@ def _loss_of(row: Row) -> float:
 
 def front(table: Table) -> tuple[str | None, set[str]]:
     """The figure that counts units, and the systems that no other beats in both it and the loss. Read among rows that
-    compete: no references, controls or rows with another budget."""
+    compete: no references or controls, and none that got another budget, a dictionary on top of it among them."""
     units = next((name for name in UNITS if any_figure(table, name) is not None), None)
     if units is None:
         return None, set()
     points = [
         (row.system, row.metrics[SPLICED].value, row.metrics[units].value)
         for row in table.rows
-        if road(row) not in ("apart", "reference") and SPLICED in row.metrics and units in row.metrics
+        if row.unmatched is None and road(row) not in ("apart", "reference") and {SPLICED, units} <= row.metrics.keys()
     ]
     return units, {
         system

@@ -125,7 +125,7 @@ def interval(
     already. The half-width is q √(s²/n + V), and q the mean of t (n − 1 degrees of freedom) and z, each weighted by its
     part of that variance (Cochran 1964, for two means of unequal variance; ours: what the two parts are). Without
     replicates V is 0. The percentile bootstrap over seeds covers 68, 80 and 86% at 2, 3 and 5 seeds where it says 95;
-    this one 93 to 97, and up to 98 at 2 seeds (tests/harness/tables/test_statistics.py).
+    this one 94 to 98, and up to 99 at 2 seeds (tests/harness/tables/test_statistics.py).
     """
     values = np.asarray(values_by_seed, np.float64)
     if values.size == 0 or len(replicates_by_seed) != values.size:

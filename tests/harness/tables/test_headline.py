@@ -36,7 +36,7 @@ ROWS = (
     row("pools", of(2.1, 2.0)),
     row("unigram", {NATIVE: 4.0}, "reference"),
     row("dense+topk", of(2.5, 20.0), "dictionary", accounting="equal total"),
-    row("dense+topk[on_top=true]", of(2.2, 20.0), "dictionary", accounting="same subject", unmatched="on top"),
+    row("dense+topk[on_top=true]", of(1.8, 1.0), "dictionary", accounting="same subject", unmatched="on top"),
     row("peer", of(2.0, 3.0)),
     row("dense-relu", of(1.9, 40.0)),
     row("dense", of(2.0, 50.0)),
