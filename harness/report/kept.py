@@ -1,38 +1,41 @@
-"""The figure of `kept`: loss against how many units write, a line a system."""
+"""Loss against how many units write, a line a system."""
 
 from __future__ import annotations
 
-import numpy as np
-from matplotlib.axes import Axes
+import altair as alt
 
-from harness.report.style import COLOURS, GREY, MARKERS
-from harness.tables.table import Row, Table
+from harness.report.drawing import HEIGHT, WIDTH, Drawing, Record, data, record, systems, tooltip
+from harness.tables.roads import is_control
+from harness.tables.table import Table
 
 PREFIX = "kept/bits_per_byte_k"
 
 
-def against_k(axes: Axes, table: Table) -> bool:
-    """Bits per byte when each token keeps its k strongest units in every layer; the band is the 95% interval."""
-    rows = [row for row in table.rows if any(name.startswith(PREFIX) for name in row.metrics)]
-    for place, row in enumerate(rows):
-        ks, values, low, high = _curve(row)
-        colour = COLOURS[place % len(COLOURS)]
-        axes.plot(ks, values, color=colour, marker=MARKERS[place % len(MARKERS)], markersize=4, label=row.system)
-        axes.fill_between(ks, low, high, color=colour, alpha=0.12, linewidth=0)
-    if not rows:
-        return False
-    axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.set_xlabel("units that write, a token and layer: the k strongest")
-    axes.set_ylabel("bits per byte")
-    axes.grid(axis="y", color=GREY, alpha=0.2)
-    axes.legend(frameon=False, fontsize=8)
-    return True
+def points(table: Table) -> list[Record]:
+    """One for every row and k. Untrained rows are left out: they would set the scale."""
+    return [
+        record(table, row, {"y": name}, x=int(name.removeprefix(PREFIX)))
+        for row in table.rows
+        for name in sorted(row.metrics, key=lambda name: (len(name), name))
+        if name.startswith(PREFIX) and not is_control(row)
+    ]
 
 
-def _curve(row: Row) -> tuple[list[int], np.ndarray, np.ndarray, np.ndarray]:
-    ks = sorted(int(name.removeprefix(PREFIX)) for name in row.metrics if name.startswith(PREFIX))
-    figures = [row.metrics[f"{PREFIX}{k}"] for k in ks]
-    ends = [(f.value if f.low is None else f.low, f.value if f.high is None else f.high) for f in figures]
-    low, high = np.array(ends).T
-    return ks, np.array([f.value for f in figures]), low, high
+def draw(table: Table) -> Drawing | None:
+    """A panel a road. Unpaired intervals would hide what the lines say of each other; the tooltips have them."""
+    records = points(table)
+    if not records:
+        return None
+    of = systems(table, records)
+    ticks = sorted({one["x"] for one in records})
+    title = "k, a token and layer"
+    x = alt.X("x:Q", title=title, scale=alt.Scale(type="log", base=2), axis=alt.Axis(values=ticks, labelOverlap=True))
+    y = alt.Y("y:Q", title="bits per byte", scale=alt.Scale(zero=False))
+    base = alt.Chart()
+    lines = base.mark_line(strokeWidth=1.6).encode(x=x, y=y, color=of["color"], detail="system:N")
+    dots = base.mark_point(filled=True, size=50, opacity=1).encode(x=x, y=y, tooltip=[*tooltip("y"), "x:Q"], **of)
+    roads = list(dict.fromkeys(one["road"] for one in records))
+    panel = alt.layer(lines, dots).properties(width=(WIDTH + 160) / len(roads), height=HEIGHT - 60)
+    chart = panel.facet(alt.Facet("road:N", sort=roads, title=None), data=data(records))
+    says = "Further left and lower: it leans on fewer units. A row that is flat needs none of the others."
+    return Drawing("kept", "Loss when each token keeps its k strongest units", says, chart)

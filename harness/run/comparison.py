@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from transformers.utils.logging import disable_progress_bar
 from harness.base.errors import BadInput, HarnessError
 from harness.base.files import check_writable, digest, write_atomically
 from harness.metrics.metric import METRICS
-from harness.report import figures
+from harness.report import curves, figures
 from harness.run import notes
 from harness.run.plan import Plan, PlannedRow, make_plan
 from harness.run.stages import metric
@@ -199,13 +200,19 @@ def _parts(row: PlannedRow) -> tuple[str, str]:
 def _write(table: Table, plan: Plan, store: Store, out: Path) -> None:
     text = yaml.safe_dump(plan.experiment.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     write_atomically(out / "experiment.yaml", text.encode())
-    curves = {
-        (row.spec.name, row.seed): store.root / row.subject.folder / CURVE_FILE
-        for row in plan.rows
-        if row.dictionary is None
-    }
-    figures.write(table, out / "figures", curves)
+    learnt = curves.collect({source: path for row in plan.rows for source, path in _curves(row, store)})
+    curves.write(learnt, out)
+    figures.write(figures.drawings(table, learnt), out / "figures")
     results_folder.write(table, out)
+
+
+def _curves(row: PlannedRow, store: Store) -> Iterator[tuple[curves.Source, Path]]:
+    name, seed = row.spec.name, row.seed
+    if row.dictionary is None:
+        yield (name, seed, ""), store.root / row.subject.folder / CURVE_FILE
+    else:
+        folder = store.root / row.dictionary.folder
+        yield from (((name, seed, site), folder / site / CURVE_FILE) for site in DictionaryRecord.load(folder).curves())
 
 
 def _copy_readable(stage: Path, details: Path) -> None:

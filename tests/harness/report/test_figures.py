@@ -1,61 +1,213 @@
-from pathlib import Path
+"""Which figures a table has, and what each puts where."""
 
-from harness.report import figures
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harness.report import active, autointerp, compute, curves, dictionary_sweep, difference, figures, kept, training
+from harness.report.curves import Curve
 from harness.tables import build, table
 from harness.tables.build import SeedResult
 from harness.tables.measurement import Measurement
+from harness.tables.splice import NATIVE, SPLICED
 from harness.tables.table import RowProvenance
 
 from ..tables.test_table import provenance
 
+UNITS, FLOPS = "sparsity/strength_l0_total", "cost/training_flops"
 
-def a_table() -> table.Table:
-    def result(system: str, kind: table.Kind, bits: float, l0: float) -> SeedResult:
-        found = [Measurement("loss/bits_per_byte", bits, "bit/byte", "lower", 1)]
-        if kind != "reference":
-            found += [
-                Measurement("loss/spliced_bits_per_byte", bits + 0.1, "bit/byte", "lower", 1),
-                Measurement("sparsity/strength_l0_total", l0, "units/token", "lower", 1),
-            ]
-        return SeedResult(system, kind, 0, found, RowProvenance())
 
-    results = [
-        result("bigram", "reference", 2.5, 0),
-        result("dense", "subject", 2.2, 900),
-        result("peer", "subject", 2.1, 60),
+def result(system: str, values: Mapping[str, float], kind: Any = None, **more: Any) -> SeedResult:
+    found = [
+        Measurement(name, value, "", "lower", 1, value + np.linspace(-0.1, 0.1, 99), "documents")
+        for name, value in values.items()
     ]
-    return build.build("planted", results, provenance(), None)
+    return SeedResult(system, kind or ("dictionary" if "+" in system else "subject"), 0, found, RowProvenance(), **more)
 
 
-def test_figures_are_drawn_for_what_the_table_has_and_no_others(tmp_path: Path) -> None:
-    curve = tmp_path / "curve.jsonl"
-    curve.write_text('{"step": 1, "tokens": 10, "loss": 5.0}\n{"step": 2, "tokens": 20, "loss": 4.0}\n')
-    stale = tmp_path / "figures" / "usage.png"
-    stale.parent.mkdir()
-    stale.write_bytes(b"of an earlier run")
-    written = figures.write(a_table(), tmp_path / "figures", {("dense", 0): curve})
-    names = {path.name for path in written}
-    assert names == {"loss_against_sparsity.png", "bits_per_byte.png", "training.png", "overview.html"}
-    assert not stale.exists()
+def of(*rows: SeedResult, baseline: str | None = None, headline: tuple[str, ...] = (SPLICED,)) -> table.Table:
+    return build.build("planted", list(rows), provenance(), baseline, headline)
 
 
-def test_the_same_table_gives_the_same_bytes(tmp_path: Path) -> None:
-    for name in ("one", "two"):
-        figures.write(a_table(), tmp_path / name, {})
-    for path in (tmp_path / "one").glob("*.png"):
-        assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
+def scored(loss: float, units: float, flops: float = 1e12) -> dict[str, float]:
+    return {NATIVE: loss, SPLICED: loss, UNITS: units, FLOPS: flops}
 
 
-def test_the_page_needs_nothing_from_elsewhere_and_names_every_system(tmp_path: Path) -> None:
-    figures.write(a_table(), tmp_path, {})
-    page = (tmp_path / "overview.html").read_text()
-    assert "dense" in page
-    assert "peer" in page
-    assert '<script src="http' not in page
+PLAIN = (
+    result("bigram", {NATIVE: 2.5}, "reference"),
+    result("dense", scored(2.2, 900)),
+    result("peer", scored(2.1, 60)),
+)
 
 
-def test_more_systems_than_colours_are_still_told_apart() -> None:
-    found = [Measurement("loss/bits_per_byte", 2.0, "bit/byte", "lower", 1)]
-    results = [SeedResult(f"system{i}", "subject", 0, found, RowProvenance()) for i in range(20)]
-    styles = figures._style(build.build("many", results, provenance(), None))
-    assert len(set(styles.values())) == 20
+def points(spec: Any, *fields: str) -> list[tuple[Any, ...]]:
+    """Every datum of a specification that has all these fields, each once."""
+    found: dict[tuple[Any, ...], None] = {}
+    for datum in _values(spec):
+        if all(field in datum for field in fields):
+            found[tuple(datum[field] for field in fields)] = None
+    return list(found)
+
+
+def _values(spec: Any) -> list[dict[str, Any]]:
+    if isinstance(spec, dict):
+        own = spec["data"]["values"] if "values" in spec.get("data", {}) else []
+        return [*own, *(one for part in spec.values() for one in _values(part))]
+    return [one for part in spec for one in _values(part)] if isinstance(spec, list) else []
+
+
+def names(*rows: SeedResult, **more: Any) -> set[str]:
+    return {drawing.name for drawing in figures.drawings(of(*rows, **more), [])}
+
+
+def test_figures_are_drawn_for_what_the_table_has_and_those_of_an_earlier_run_go(tmp_path: Path) -> None:
+    for stale in ("usage.png", "overview.html"):
+        (tmp_path / stale).write_bytes(b"of an earlier run")
+    written = figures.write(figures.drawings(of(*PLAIN), []), tmp_path)
+    assert {path.name for path in written} == {"difference.png", "losses.png"} == {p.name for p in tmp_path.iterdir()}
+
+
+def test_the_same_table_gives_the_same_bytes() -> None:
+    for one, two in zip(figures.drawings(of(*PLAIN), []), figures.drawings(of(*PLAIN), []), strict=True):
+        assert one.png() == two.png()
+
+
+def test_the_first_figure_has_the_baseline_at_nothing_and_the_others_at_their_paired_difference() -> None:
+    drawn = difference.draw(of(*PLAIN, baseline="dense"))
+    assert drawn is not None
+    assert points(drawn.spec(), "system", "x", "y") == [("dense", 900, 0.0), ("peer", 60, pytest.approx(-0.1))]
+
+
+def test_without_a_baseline_it_has_the_loss_itself() -> None:
+    drawn = difference.draw(of(*PLAIN))
+    assert drawn is not None
+    assert [y for (y,) in points(drawn.spec(), "y")] == [2.2, 2.1]
+
+
+def test_dictionaries_on_top_are_hollow_and_controls_are_left_out_of_it() -> None:
+    rows = [
+        result("dense+topk", scored(2.3, 40), accounting="equal total"),
+        result("dense+topk[on_top=true]", scored(2.3, 40), accounting="same subject", unmatched="on top"),
+        result("dense[untrained=true]", scored(9.0, 900), unmatched="it is never trained"),
+    ]
+    drawn = difference.draw(of(*PLAIN, *rows, baseline="dense"))
+    assert drawn is not None
+    dots = [layer for layer in drawn.spec()["layer"] if layer["mark"]["type"] == "point"]
+    filled = {layer["mark"]["filled"]: {d["system"] for d in _values(layer)} for layer in dots}
+    assert filled == {True: {"dense", "peer", "dense+topk"}, False: {"dense+topk[on_top=true]"}}
+
+
+def test_rows_of_a_sweep_are_joined() -> None:
+    drawn = difference.draw(of(*PLAIN, *(result(f"dense+topk[k={k}]", scored(2.3, k)) for k in (4, 8))))
+    assert drawn is not None
+    (line,) = [layer for layer in drawn.spec()["layer"] if layer["mark"]["type"] == "line"]
+    assert {one["system"] for one in _values(line)} == {"dense+topk[k=4]", "dense+topk[k=8]"}
+
+
+def test_a_figure_whose_x_hardly_varies_is_not_drawn() -> None:
+    assert compute.draw(of(*PLAIN)) is None
+    assert compute.draw(of(*PLAIN, result("dense-relu", scored(2.4, 9, 5e11)))) is not None
+
+
+def test_real_units_stand_with_their_controls_in_a_panel_a_system() -> None:
+    values = {"rule_balanced_accuracy": 0.7, "other": 1.0}
+    measured = {f"autointerp/{name}": value for name, value in values.items()}
+    controls = {f"autointerp_controls/rule_balanced_accuracy_{name}": 0.6 for name in ("random_dictionary", "constant")}
+    (drawn,) = autointerp.draw(of(result("peer", measured | controls), result("mute", measured)))
+    assert points(drawn.spec(), "system", "what", "x")[:2] == [
+        ("peer", "real units", 0.7),
+        ("peer", "random directions", 0.6),
+    ]
+    assert autointerp.draw(of(result("peer", measured))) == []
+
+
+def test_a_headline_figure_that_has_its_control_taken_off_gets_a_rule_where_nothing_is() -> None:
+    metric = "joint/together_over_strangers"
+    rows = [result("dense[untrained=true]", {metric: 1.0}), result("dense", {metric: 1.2})]
+    (drawn,) = (d for d in figures.drawings(of(*rows, headline=(metric,)), []) if "together" in d.name)
+    assert [one for one in _values(drawn.spec()) if len(one) == 1] == [{"x": 1.0}]
+    assert [system for (system,) in points(drawn.spec(), "system")] == ["dense", "dense[untrained=true]"]
+
+
+def test_loss_against_units_kept_is_a_line_a_system_in_the_order_of_k() -> None:
+    losses = {f"kept/bits_per_byte_k{k}": 5.0 - i for i, k in enumerate((1, 4, 16))}
+    made = of(result("dense", losses), result("mute", {}), result("dense[untrained=true]", losses))
+    assert [(one["system"], one["x"], one["y"]) for one in kept.points(made)] == [
+        ("dense", 1, 5),
+        ("dense", 4, 4),
+        ("dense", 16, 3),
+    ]
+    assert kept.draw(of(result("mute", {}))) is None
+
+
+def dictionary(kind: str, width: int, l0: int, error: float = 0.1) -> SeedResult:
+    values = {
+        "dictionary/width": width, "dictionary/inference_l0": l0, "dictionary/inference_dead": 0.1,
+        "dictionary/inference_under_used": 0.3, "dictionary/held_out_tokens": 1000.0,
+        "reconstruction/normalised_mse": error, "reconstruction/explained_variance": 1 - error,
+    }  # fmt: skip
+    return result(f"dense+{kind}[k={l0},n_latents={width}]", values)
+
+
+SWEPT = [
+    dictionary(kind, n, k, e) for kind, e in (("topk", 0.2), ("relu", 0.3)) for n in (512, 2048) for k in (16, 4, 8)
+]
+
+
+def test_a_sweep_is_a_line_a_kind_and_width_in_the_order_of_its_l0() -> None:
+    found = dictionary_sweep.points(of(*SWEPT), dictionary_sweep.ERROR)
+    assert [one["x"] for one in found] == [4, 8, 16] * 4
+    assert [(one["kind"], one["width"], one["y"]) for one in found[::3]] == [
+        ("dense+relu", 512, 0.3), ("dense+relu", 2048, 0.3), ("dense+topk", 512, 0.2), ("dense+topk", 2048, 0.2),
+    ]  # fmt: skip
+    waste = dictionary_sweep.wasted(of(*SWEPT))
+    assert {(one["what"], one["y"]) for one in waste} == {("dead", 10.0), ("under-used or dead", 30.0)}
+
+
+def test_single_points_are_no_sweep() -> None:
+    sweep = {"dictionary_error", "dictionary_variance", "dictionary_waste"}
+    assert sweep <= names(*SWEPT)
+    assert not sweep & names(dictionary("topk", 512, 8), dictionary("transcoder", 512, 8))
+
+
+def test_rows_that_differ_in_active_experts_alone_make_a_line_in_their_order() -> None:
+    metric = "joint/together_over_strangers"
+    rows = [result(f"pools[max_experts={k},side_width=0]", {metric: value}) for k, value in ((12, 0.1), (3, 0.3))]
+    found = active.points(of(*rows, result("peer", {metric: 1}), result("pools[max_experts=9]", {metric: 2})), metric)
+    assert [(one["line"], one["x"], one["y"]) for one in found] == [
+        ("pools[side_width=0]", 3, 0.3),
+        ("pools[side_width=0]", 12, 0.1),
+    ]
+    assert "active_together_over_strangers" in names(*rows, headline=(metric,))
+
+
+def test_curves_are_means_of_equal_stretches_and_are_read_back_as_they_were(tmp_path: Path) -> None:
+    path = tmp_path / "curve.jsonl"
+    path.write_text("".join(f'{{"step": {i}, "tokens": {10 * i}, "loss": {i}.5, "lr": 1}}\n' for i in range(240)))
+    made = curves.collect({("dense", 0, ""): path, ("gone", 0, ""): tmp_path / "none"})
+    assert [(one.system, len(one.tokens), one.points["loss"][:2]) for one in made] == [("dense", 60, [2.0, 6.0])]
+    curves.write(made, tmp_path)
+    assert curves.read(tmp_path) == made
+    assert curves.read(tmp_path / "elsewhere") == []
+
+
+def test_training_has_a_band_over_seeds_and_dictionaries_apart() -> None:
+    learnt = [
+        Curve(system="dense", seed=seed, site="", tokens=[1, 2], points={"loss": [4.0 + seed, 3.0]}) for seed in (0, 1)
+    ]
+    learnt.append(
+        Curve(system="dense+topk", seed=0, site="mlp.0", tokens=[1], points={"loss": [9.0], "dead_share": [0.5]})
+    )
+    made = of(*PLAIN, result("dense+topk", scored(2.3, 40)))
+    found = training.bands(made, learnt[:2], "loss")
+    assert [(one["tokens"], one["y"], one["y_low"], one["y_high"]) for one in found] == [
+        (1, 4.5, 4.0, 5.0), (2, 3.0, 3.0, 3.0),
+    ]  # fmt: skip
+    subjects, dictionaries = training.draw(made, learnt)
+    assert {system for (system,) in points(subjects.spec(), "system")} == {"dense"}
+    assert points(dictionaries.spec(), "system", "panel", "y") == [("dense+topk", "dead share", 0.5)]
