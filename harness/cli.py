@@ -14,6 +14,7 @@ import typer
 
 from harness.base.errors import BadInput, HarnessError
 from harness.base.files import store_root
+from harness.bench.commands import bench
 
 if TYPE_CHECKING:
     from harness.run.numerics import Numerics
@@ -35,7 +36,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-bench = typer.Typer(help="Measure the harness itself.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(bench, name="bench")
 
 log = logging.getLogger(__name__)
@@ -156,6 +156,33 @@ def show(results: Annotated[Path, typer.Argument(help="A results folder, such as
     _show(read(results))
 
 
+@app.command()
+def report(
+    results: Annotated[list[Path], typer.Argument(help="A results folder; with several, one page compares them.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The page. Default: report.html in the folder; of several: results/local/report.html."),
+    ] = None,
+) -> None:
+    """Make a results folder's page and figures again, or a page that sets several folders beside each other."""
+    from harness.report import curves, figures
+    from harness.report.page import compare, render
+    from harness.tables.folder import read
+
+    if len(results) > 1:
+        path = out or LOCAL_RESULTS / "report.html"
+        names = [
+            folder.name if [r.name for r in results].count(folder.name) == 1 else str(folder) for folder in results
+        ]
+        found = [compare.Named(name, read(folder)) for name, folder in zip(names, results, strict=True)]
+        _say(f"page: {compare.write(found, path)}")
+        return
+    table = read(results[0])
+    drawn = figures.drawings(table, curves.read(results[0]))
+    figures.write(drawn, results[0] / "figures")
+    _say(f"page: {render.write(table, drawn, results[0], out)}")
+
+
 @app.command(name="log")
 def log_(results: Annotated[Path, typer.Argument(help="A results folder whose figures MLflow does not have.")]) -> None:
     """Send a results folder to MLflow that it did not get (its server was away). Nothing is sent twice."""
@@ -203,64 +230,6 @@ def clean(
             _say(f"{size(cleaner.remove(found))} freed")
         else:
             _say("nothing was removed")
-
-
-@bench.command()
-def faults(
-    kills: Annotated[int, typer.Option(min=1, help="How often a run is killed.")] = 20,
-    out: Annotated[Path, typer.Option(help="Folder of table.md and table.json.")] = Path("results/faults"),
-    seed: Annotated[int, typer.Option(help="Which moments are drawn.")] = 0,
-) -> None:
-    """Kill real runs at random moments and see that the table they end with is that of an undisturbed run."""
-    from harness.bench.faults import measure
-
-    report = measure(kills, out, seed)
-    _say(f"{report.summary()}: {out}/table.md")
-    raise typer.Exit(0 if report.passed else 1)
-
-
-@bench.command()
-def dictionaries(
-    out: Annotated[Path, typer.Option(help="Folder of table.md and table.json.")] = Path("results/dictionaries"),
-) -> None:
-    """Train every kind of dictionary on data with known features and tabulate what each recovers."""
-    from harness.bench.dictionaries import measure
-
-    report = measure(out)
-    _say(f"{len(report.kinds)} kinds in {report.seconds:.0f} s: {out}/table.md")
-
-
-@bench.command()
-def joint(
-    out: Annotated[Path, typer.Option(help="Folder of table.md and table.json.")] = Path("results/joint_controls"),
-    pairs: Annotated[int, typer.Option(min=20, help="Pairs of units in every planted world.")] = 200,
-) -> None:
-    """See what the joint metric says of planted worlds: false positives, and power by the number of contexts."""
-    from harness.bench.joint_controls import measure
-
-    report = measure(out, pairs)
-    _say(f"false positives at most {report.false_positives():.1%}, {report.seconds:.0f} s: {out}/table.md")
-
-
-@bench.command()
-def metrics(
-    out: Annotated[Path, typer.Option(help="Folder of table.md and table.json.")] = Path("results/metrics"),
-) -> None:
-    """Time the metrics at the sizes they are meant for, and tabulate time and peak memory."""
-    from harness.bench.metrics import measure
-
-    report = measure(out)
-    _say(f"{report.seconds:.0f} s, at most {report.peak_bytes / 2**30:.1f} GiB: {out}/table.md")
-
-
-@bench.command()
-def kernels(
-    out: Annotated[Path, typer.Option(help="Folder of table.md and table.json.")] = Path("results/kernels"),
-) -> None:
-    """Check, time and tabulate the kernels on this machine."""
-    from kernels.bench import run
-
-    run(out)
 
 
 @app.command(

@@ -16,6 +16,7 @@ from harness.base.errors import BadInput, HarnessError
 from harness.base.files import check_writable, digest, write_atomically
 from harness.metrics.metric import METRICS
 from harness.report import curves, figures
+from harness.report.page import render
 from harness.run import notes
 from harness.run.plan import Plan, PlannedRow, make_plan
 from harness.run.stages import metric
@@ -202,7 +203,9 @@ def _write(table: Table, plan: Plan, store: Store, out: Path) -> None:
     write_atomically(out / "experiment.yaml", text.encode())
     learnt = curves.collect({source: path for row in plan.rows for source, path in _curves(row, store)})
     curves.write(learnt, out)
-    figures.write(figures.drawings(table, learnt), out / "figures")
+    drawn = figures.drawings(table, learnt)
+    figures.write(drawn, out / "figures")
+    render.write(table, drawn, out)
     results_folder.write(table, out)
 
 

@@ -22,9 +22,24 @@ _LAST = "cost/training_flops"
 
 
 @dataclass(frozen=True)
+class Point:
+    """What a cell says, as numbers. compared_with: of a difference. verdict: a word, where there is one."""
+
+    value: float
+    low: float | None
+    high: float | None
+    compared_with: str | None = None
+    verdict: str = ""
+
+
+@dataclass(frozen=True)
 class Column:
+    """metric: what its figures are of. cell: the words; point: the numbers behind them, None where there is none."""
+
     heading: str
+    metric: str
     cell: Callable[[Row], str]
+    point: Callable[[Row], Point | None]
 
 
 def columns(table: Table) -> list[Column]:
@@ -50,26 +65,36 @@ def _loss(table: Table) -> list[Column]:
         apart = f" from {found[row.system].b}" if len(others) > 1 else ""
         return difference(found[row.system]) + apart
 
+    def point(row: Row) -> Point | None:
+        d = found.get(row.system)
+        return None if d is None else Point(d.value, d.low, d.high, d.b, d.verdict or "")
+
     against = next(iter(others)) if len(others) == 1 else "the row it is compared with"
-    return [Column(f"{heading(table, SPLICED)}, minus {against}", of)]
+    return [Column(f"{heading(table, SPLICED)}, minus {against}", SPLICED, of, point)]
 
 
 def _figure(table: Table, name: str) -> Column:
     verdicts = {d.a: d.verdict for d in table.differences if d.metric == name and d.verdict is not None}
 
     def of(row: Row) -> str:
+        found = point(row)
+        if found is None:
+            return ""
+        return cell(found.value, found.low, found.high) + (f" {found.verdict}" if found.verdict else "")
+
+    def point(row: Row) -> Point | None:
         figure = row.metrics.get(name)
         if figure is None:
-            return ""
-        says = [cell(figure.value, figure.low, figure.high)]
+            return None
+        says = []
         if figure.against_control is not None:
             told = figure.against_control != "unresolved"
             says.append(f"{figure.against_control} its control" if told else "not told from its control")
         if row.system in verdicts:
             says.append(verdicts[row.system] or "")
-        return says[0] + (f" {', '.join(says[1:])}" if len(says) > 1 else "")
+        return Point(figure.value, figure.low, figure.high, None, ", ".join(says))
 
-    return Column(heading(table, name), of)
+    return Column(heading(table, name), name, of, point)
 
 
 def grouped(table: Table) -> list[Group]:

@@ -1,0 +1,68 @@
+"""`harness bench …`: each measures the harness itself and writes a table. What a command needs, it imports itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+bench = typer.Typer(help="Measure the harness itself.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@bench.command()
+def faults(
+    kills: Annotated[int, typer.Option(min=1, help="How often a run is killed.")] = 20,
+    out: Annotated[Path, typer.Option(help="Folder of table.md and table.json.")] = Path("results/faults"),
+    seed: Annotated[int, typer.Option(help="Which moments are drawn.")] = 0,
+) -> None:
+    """Kill real runs at random moments and see that the table they end with is that of an undisturbed run."""
+    from harness.bench.faults import measure
+
+    report = measure(kills, out, seed)
+    typer.echo(f"{report.summary()}: {out}/table.md")
+    raise typer.Exit(0 if report.passed else 1)
+
+
+@bench.command()
+def dictionaries(
+    out: Annotated[Path, typer.Option(help="Folder of table.md and table.json.")] = Path("results/dictionaries"),
+) -> None:
+    """Train every kind of dictionary on data with known features and tabulate what each recovers."""
+    from harness.bench.dictionaries import measure
+
+    report = measure(out)
+    typer.echo(f"{len(report.kinds)} kinds in {report.seconds:.0f} s: {out}/table.md")
+
+
+@bench.command()
+def joint(
+    out: Annotated[Path, typer.Option(help="Folder of table.md and table.json.")] = Path("results/joint_controls"),
+    pairs: Annotated[int, typer.Option(min=20, help="Pairs of units in every planted world.")] = 200,
+) -> None:
+    """See what the joint metric says of planted worlds: false positives, and power by the number of contexts."""
+    from harness.bench.joint_controls import measure
+
+    report = measure(out, pairs)
+    typer.echo(f"false positives at most {report.false_positives():.1%}, {report.seconds:.0f} s: {out}/table.md")
+
+
+@bench.command()
+def metrics(
+    out: Annotated[Path, typer.Option(help="Folder of table.md and table.json.")] = Path("results/metrics"),
+) -> None:
+    """Time the metrics at the sizes they are meant for, and tabulate time and peak memory."""
+    from harness.bench.metrics import measure
+
+    report = measure(out)
+    typer.echo(f"{report.seconds:.0f} s, at most {report.peak_bytes / 2**30:.1f} GiB: {out}/table.md")
+
+
+@bench.command()
+def kernels(
+    out: Annotated[Path, typer.Option(help="Folder of table.md and table.json.")] = Path("results/kernels"),
+) -> None:
+    """Check, time and tabulate the kernels on this machine."""
+    from kernels.bench import run
+
+    run(out)

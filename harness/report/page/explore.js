@@ -1,0 +1,125 @@
+"use strict";
+// Two plots of rows: the first figure with its switches, and any figure against any other. Both are Vega-Lite, whose
+// expressions are interpreted (`ast`), because the page's policy forbids evaluating text.
+const plots = [];
+
+function plot(root, picture, controls, read) {
+  // read() -> {x, y, rows: [{row, x: [value, low, high], y: [...]}], xLabel, yLabel, xLog, yLog, zero}
+  const canvas = element("div", { class: "canvas" }), legend = element("div", { class: "legend", role: "group", "aria-label": "Rows: press to pin" });
+  root.append(controls, element("div", { class: "plot" }, canvas, legend));
+  root.hidden = false;
+  let last = null, turn = 0;
+  async function draw() {
+    const asked = read(), mine = ++turn;
+    legend.replaceChildren(...asked.rows.map(({ row, x, y }) => {
+      const path = drawn("path", { d: SHAPES[row.shape], fill: row.accounting === "same subject" ? "white" : row.colour, stroke: row.colour, "stroke-width": 1.6, transform: "translate(8 8)" });
+      return element("button", { type: "button", "aria-pressed": String(pins.systems.has(row.system)), title: `${asked.xLabel}: ${short(x[0])}; ${asked.yLabel}: ${short(y[0])}`, onclick: () => pins.toggle(row.system) },
+        drawn("svg", { width: 16, height: 16, class: "shape", "aria-hidden": "true" }, path), element("span", {}, row.system));
+    }));
+    if (!specification(asked, 1).data.values.length) {
+      canvas.replaceChildren("No row has both figures.");
+      return;
+    }
+    const holder = element("div");
+    const view = await window.vegaEmbed(holder, specification(asked, Math.max(260, canvas.clientWidth - 100)), { actions: false, renderer: "svg", ast: true });
+    if (mine !== turn) { view.finalize(); return; }
+    if (last) last.finalize();
+    last = view;
+    canvas.replaceChildren(holder);
+    view.view.addEventListener("click", (_event, item) => { if (item && item.datum && item.datum.system) pins.toggle(item.datum.system); });
+    if (picture) picture.hidden = true;
+  }
+  pins.told.push(draw);
+  plots.push(draw);
+  draw();
+  return draw;
+}
+
+function specification(asked, width) {
+  const any = pins.systems.size > 0;
+  const values = asked.rows.map(({ row, x, y }) => ({
+    system: row.system, colour: row.colour, shape: row.shape, curve: row.curve, hollow: row.accounting === "same subject",
+    faint: any && !pins.systems.has(row.system),
+    x: x[0], x_low: x[1] ?? x[0], x_high: x[2] ?? x[0], y: y[0], y_low: y[1] ?? y[0], y_high: y[2] ?? y[0],
+  })).filter((one) => (!asked.xLog || one.x > 0) && (!asked.yLog || one.y > 0));
+  if (asked.xLog) for (const one of values) one.x_low = Math.max(one.x_low, one.x / 10);
+  if (asked.yLog) for (const one of values) one.y_low = Math.max(one.y_low, one.y / 10);
+  const scale = (log) => (log ? { type: "log", padding: 16, nice: false } : { zero: false, padding: 12 });
+  const x = { field: "x", type: "quantitative", title: asked.xLabel, scale: scale(asked.xLog), axis: { format: "~s", labelOverlap: true } };
+  const y = { field: "y", type: "quantitative", title: asked.yLabel, scale: scale(asked.yLog), axis: { format: "~g" } };
+  const colour = { field: "colour", type: "nominal", scale: null };
+  const opacity = { condition: { test: "datum.faint", value: 0.15 }, value: 1 };
+  const tooltip = ["system", "x", "x_low", "x_high", "y", "y_low", "y_high"].map((field) => ({ field, type: field === "system" ? "nominal" : "quantitative", ...(field === "system" ? {} : { format: ".4~g" }) }));
+  const dots = (hollow) => ({
+    transform: [{ filter: `datum.hollow === ${hollow}` }],
+    mark: { type: "point", filled: !hollow, size: 110, ...(hollow ? { fill: "white", strokeWidth: 2 } : {}) },
+    encoding: { x, y, shape: { field: "shape", type: "nominal", scale: null }, [hollow ? "stroke" : "color"]: colour, opacity, tooltip },
+  });
+  const many = {};
+  for (const one of values) many[one.curve] = (many[one.curve] || 0) + 1;
+  const joined = values.filter((one) => many[one.curve] > 1);
+  return {
+    data: { values }, width, height: 330,
+    config: { background: "white", font: "system-ui, Liberation Sans, Arial, sans-serif", axisX: { grid: false }, axis: { gridColor: "#e4e4e4", labelFontSize: 12, titleFontSize: 12, titleFontWeight: "normal" }, view: { stroke: null } },
+    layer: [
+      ...(asked.zero ? [{ data: { values: [{ y: 0 }] }, mark: { type: "rule", color: "#666666", strokeDash: [5, 4] }, encoding: { y: { field: "y", type: "quantitative" } } }] : []),
+      ...(joined.length ? [{ data: { values: joined }, mark: { type: "line", color: "#666666", strokeWidth: 1.2, opacity: 0.6 }, encoding: { x, y, detail: { field: "curve" }, order: { field: "x" } } }] : []),
+      { mark: { type: "rule", strokeWidth: 1.4 }, encoding: { x, y: { ...y, field: "y_low" }, y2: { field: "y_high" }, color: colour, opacity } },
+      { mark: { type: "rule", strokeWidth: 1.4 }, encoding: { x: { ...x, field: "x_low" }, x2: { field: "x_high" }, y, color: colour, opacity } },
+      ...[false, true].filter((hollow) => values.some((one) => one.hollow === hollow)).map(dots),
+    ],
+  };
+}
+
+const METRICS = page.families.flatMap((family) => family.metrics.map((metric) => ({ value: metric.name, text: metric.heading, family: family.name })));
+const headingOf = (name) => (METRICS.find((metric) => metric.value === name) || { text: name }).text;
+
+function differenceOf(row, metric) {
+  const found = (page.differences[metric] || {})[row.system];
+  if (found) return found.slice(1, 4);
+  const others = Object.values(page.differences[metric] || {}).map((one) => one[0]);
+  return others.includes(row.system) ? [0, null, null] : null;
+}
+
+// Modules run after the page is parsed: Vega is one, so what draws with it waits for it.
+window.addEventListener("DOMContentLoaded", () => {
+  const SPLICED = "loss/spliced_bits_per_byte";
+  const has = (metric) => page.rows.filter((row) => row.figures[metric]).length > 1;
+  const look = document.getElementById("look-live");
+  if (look && has(SPLICED)) {
+    const wanted = [["sparsity/strength_l0_total", "strength-L0 (95% of what is written)"], ["kept/l0", "kept L0 (what the loss needs)"], ["sparsity/l0", "L0 (active units)"], ["cost/active_parameters", "active parameters"]]
+      .filter(([metric]) => has(metric)).map(([value, text]) => ({ value, text }));
+    const paired = Boolean(page.differences[SPLICED]);
+    const state = { x: wanted[0].value, y: paired ? "difference" : "absolute", accounting: "both" };
+    const accountings = new Set(page.rows.map((row) => row.accounting).filter(Boolean));
+    const controls = element("div", { class: "switches" });
+    const draw = plot(look, document.getElementById("look-picture"), controls, () => {
+      const rows = page.rows.filter((row) => ["dense", "post-hoc", "built-in"].includes(row.road))
+        .filter((row) => state.accounting === "both" || !row.accounting || row.accounting === state.accounting)
+        .map((row) => ({ row, x: row.figures[state.x], y: state.y === "difference" ? differenceOf(row, SPLICED) : row.figures[SPLICED] }))
+        .filter((one) => one.x && one.y);
+      const yLabel = state.y === "difference" ? `bits per byte, minus ${page.baseline}` : "bits per byte, running through its units";
+      return { rows, xLabel: wanted.find((one) => one.value === state.x).text, yLabel, xLog: true, yLog: false, zero: state.y === "difference" };
+    });
+    controls.append(chooser("Across:", wanted, state.x, (value) => { state.x = value; draw(); }));
+    if (paired) controls.append(chooser("Up:", [{ value: "difference", text: `difference from ${page.baseline}, paired` }, { value: "absolute", text: "loss itself" }], state.y, (value) => { state.y = value; draw(); }));
+    if (accountings.size > 1) controls.append(chooser("Dictionaries:", [{ value: "both", text: "both accountings" }, ...[...accountings].map((value) => ({ value, text: value }))], "both", (value) => { state.accounting = value; draw(); }));
+    controls.append(element("span", { class: "says" }, "A click on a mark, or on its name, pins the row."));
+  }
+
+  const explore = document.getElementById("explore-live");
+  if (explore && METRICS.length > 1) {
+    const state = { x: has("sparsity/l0") ? "sparsity/l0" : METRICS[0].value, y: has("usage/dead") ? "usage/dead" : METRICS[1].value, xLog: false, yLog: false, paired: false };
+    const controls = element("div", { class: "switches" });
+    const draw = plot(explore, null, controls, () => {
+      const paired = state.paired && page.differences[state.y];
+      const rows = page.rows.map((row) => ({ row, x: row.figures[state.x], y: paired ? differenceOf(row, state.y) : row.figures[state.y] })).filter((one) => one.x && one.y);
+      return { rows, xLabel: headingOf(state.x), yLabel: headingOf(state.y) + (paired ? ` minus ${page.baseline}` : ""), xLog: state.xLog, yLog: state.yLog && !paired, zero: paired };
+    });
+    const box = (text, key) => element("label", {}, element("input", { type: "checkbox", onchange: (event) => { state[key] = event.target.checked; draw(); } }), ` ${text}`);
+    controls.append(chooser("Across:", METRICS, state.x, (value) => { state.x = value; draw(); }), box("log", "xLog"),
+      chooser("Up:", METRICS, state.y, (value) => { state.y = value; draw(); }), box("log", "yLog"), box("difference from the baseline", "paired"));
+  }
+  let settle = 0;
+  window.addEventListener("resize", () => { clearTimeout(settle); settle = setTimeout(() => plots.forEach((draw) => draw()), 200); });
+});

@@ -1,0 +1,82 @@
+"""The units that the page shows: reports of them as the run left them, with what auto-interpretation says of each.
+
+A system's reports are deflated and opened in the browser when they are asked for.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.tables.folder import details_folder
+from harness.tables.table import Row, Table
+
+FILE = "units.json"
+EXPLAINED = "autointerp/units.parquet"
+SCHEMA = 1
+MOST_BYTES = 7_500_000  # of all systems' reports in one page, as they stand there
+
+
+@dataclass(frozen=True)
+class SystemUnits:
+    """One system's reports. packed: JSON, deflated (zlib), in base64."""
+
+    system: str
+    n_units: int
+    packed: str
+
+
+def collect(table: Table, results: Path) -> list[SystemUnits]:
+    """Of every row whose details are there. Those that no longer fit are left out, the last rows first; `left_out`
+    names them."""
+    found, size = [], 0
+    for row in table.rows:
+        if row.kind == "reference" or (reports := of_row(row, results)) is None:
+            continue
+        packed = base64.b64encode(zlib.compress(json.dumps(reports, ensure_ascii=False).encode(), 9)).decode()
+        size += len(packed)
+        found.append(SystemUnits(row.system, len(reports["units"]), packed if size <= MOST_BYTES else ""))
+    return found
+
+
+def left_out(units: list[SystemUnits]) -> list[str]:
+    return [one.system for one in units if not one.packed]
+
+
+def of_row(row: Row, results: Path) -> dict[str, Any] | None:
+    """The reports of the row's first seed, each with its explanation; None where the folder has none."""
+    folder = details_folder(results, row.system, row.seeds[0])
+    path = folder / FILE
+    if not path.is_file():
+        return None
+    reports = json.loads(path.read_text(encoding="utf-8"))
+    if reports.get("schema") != SCHEMA:
+        return None
+    said = dict(_explained(folder / EXPLAINED))
+    for unit in reports["units"]:
+        unit["said"] = said.get((unit["site"], unit["unit"]))
+    return reports
+
+
+def _explained(path: Path) -> Iterator[tuple[tuple[str, int], dict[str, Any]]]:
+    """(site, unit) -> explanation, who gave it, its scores and those of its controls."""
+    if not path.is_file():
+        return
+    import pyarrow.parquet
+
+    for row in pyarrow.parquet.read_table(path).to_pylist():
+        names = list(row)
+        scores = names[names.index("by") + 1 : names.index("promoted")]
+        yield (
+            (row["site"], row["unit"]),
+            {
+                "text": row["explanation"],
+                "by": row["by"],
+                "scores": {name: round(row[name], 3) for name in scores if row[name] is not None},
+            },
+        )
