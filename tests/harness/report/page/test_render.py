@@ -1,0 +1,132 @@
+"""The page without a browser: one file that needs nothing, the same bytes again, text as text."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import zlib
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.report import figures
+from harness.report.page import render, units
+from harness.report.page.content import content
+from harness.report.page.scoreboard import scoreboard
+from harness.tables import folder
+
+from .worlds import HOSTILE, reports, results, table
+
+
+class Elements(HTMLParser):
+    """Every element with its attributes, and the text of each script by its id."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: dict[str, str] = {}
+        self._inside: str | None = None
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+        self._inside = dict(attrs).get("id") or dict(attrs).get("data-system") if tag == "script" else None
+
+    def handle_data(self, data: str) -> None:
+        if self._inside:
+            self.scripts[self._inside] = self.scripts.get(self._inside, "") + data
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return results(tmp_path_factory.mktemp("results"), question=f"Who? {HOSTILE}").read_text(encoding="utf-8")
+
+
+def test_it_loads_nothing_and_its_policy_forbids_to(page: str) -> None:
+    elements = Elements(page).found
+    policy = next(a["content"] for tag, a in elements if tag == "meta" and a.get("http-equiv"))
+    assert policy is not None
+    assert policy.startswith("default-src 'none';")
+    loads = [
+        (tag, a) for tag, a in elements for key in ("src", "href", "srcset") if key in a and tag not in ("a", "use")
+    ]
+    assert loads == []
+    assert len(page.encode()) < 2_000_000
+
+
+def test_hostile_text_adds_no_element_and_ends_no_script(page: str) -> None:
+    elements = Elements(page)
+    assert not [a for tag, a in elements.found if tag == "img" or "onerror" in a]
+    json.loads(elements.scripts["content"])
+    scripts = [a for tag, a in elements.found if tag == "script"]
+    assert len(scripts) == 2 + 1 + 4  # its content and its units, Vega, and its own
+
+
+def test_the_same_folder_gives_the_same_bytes(tmp_path: Path) -> None:
+    path = results(tmp_path)
+    first = path.read_bytes()
+    made = folder.read(tmp_path)
+    render.write(made, figures.drawings(made, render_curves(tmp_path)), tmp_path)
+    assert path.read_bytes() == first
+
+
+def render_curves(where: Path) -> Any:
+    from harness.report import curves
+
+    return curves.read(where)
+
+
+def test_tables_and_pictures_are_there_without_scripts(page: str) -> None:
+    plain = re.sub(r"<script.*?</script>", "", page, flags=re.S)
+    for text in ("Verdict", "better:", "peer", "<svg", "equal total", "Over training"):
+        assert text in plain
+
+
+def test_a_units_report_has_its_explanation_beside_its_controls(page: str) -> None:
+    packed = Elements(page).scripts["peer"]
+    unpacked = json.loads(zlib.decompress(base64.b64decode(packed)))
+    said = {(unit["site"], unit["unit"]): unit["said"] for unit in unpacked["units"]}
+    assert said["mlp.0", 1] == {
+        "text": "fires on dog", "by": "rule",
+        "scores": {"rule_balanced_accuracy": 0.95, "rule_f1": 0.5, "constant_rule": 0.5, "random_dictionary_rule": 0.7},
+    }  # fmt: skip
+    assert said["mlp.1", 1] is None
+
+
+def test_reports_that_do_not_fit_are_named_and_not_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    results(tmp_path)
+    made = folder.read(tmp_path)
+    details = folder.details_folder(tmp_path, "dense", 0)
+    details.mkdir(parents=True)
+    (details / "units.json").write_text(json.dumps(reports("dense", 40)))
+    monkeypatch.setattr(units, "MOST_BYTES", len(units.collect(made, tmp_path)[0].packed) + 10)
+    found = units.collect(made, tmp_path)
+    assert [(one.system, bool(one.packed)) for one in found] == [("dense", True), ("peer", False)]
+    assert units.left_out(found) == ["peer"]
+    assert "Too large for this page, and in the details folder alone: peer." in render.page(made, [], found)
+
+
+def test_a_dot_lies_inside_its_interval_and_zero_is_marked_where_the_axis_crosses_it() -> None:
+    board = scoreboard(table())
+    cells = [line.cells[0] for _, lines in board.groups for line in lines]
+    dots = [cell.dot for cell in cells if cell.dot is not None]
+    assert all(dot.low <= dot.at <= dot.high <= board.width for dot in dots)
+    assert all(dot.zero is not None for dot in dots)
+    verdicts = {line.system: line.cells[0].verdict for _, lines in board.groups for line in lines}
+    assert verdicts == {"dense": "", "dense+topk": "▼ worse", "peer": "▲ better"}
+
+
+def test_the_scripts_know_every_figure_and_difference() -> None:
+    made = table()
+    known = content(made)
+    figures_of = {row["system"]: row["figures"] for row in known["rows"]}
+    for row in made.rows:
+        assert set(figures_of[row.system]) == set(row.metrics)
+    loss = "loss/spliced_bits_per_byte"
+    assert figures_of["peer"][loss][3] == pytest.approx([2.1, 2.11, 2.12], abs=0.02)
+    base, value, low, high, verdict = known["differences"][loss]["peer"]
+    assert (base, verdict) == ("dense", "better")
+    assert low < value < high
