@@ -22,14 +22,38 @@ def verdict(table: Table) -> list[str]:
 
 
 def _against_rows(table: Table, metric: str) -> Iterator[str]:
+    """What is resolved with its interval; what is not by name alone: the table has its figures."""
     found = [d for d in table.differences if d.metric == metric and d.verdict is not None]
     for base in dict.fromkeys(d.b for d in found):
-        parts = []
-        for says in ("better", "worse", "unresolved"):
-            of = sorted((d for d in found if d.b == base and d.verdict == says), key=lambda d: d.value)
-            if of:
-                parts.append(f"{says}: {', '.join(_named(d) for d in of)}")
-        yield f"{title(table, metric)}, against `{base}`: {'; '.join(parts)}."
+        against = {
+            says: sorted((d for d in found if (d.b, d.verdict) == (base, says)), key=lambda d: d.value)
+            for says in _WORDS
+        }
+        if metric == SPLICED:
+            yield from (_loses_less(table, d) for d in against.pop("better"))
+        parts = [f"{says}: {', '.join(map(_named, of))}" for says, of in against.items() if of and says != "unresolved"]
+        if of := against["unresolved"]:
+            parts.append(f"not told from it: {', '.join(f'`{d.a}`' for d in of)}")
+        if parts:
+            yield f"{title(table, metric)}, against `{base}`: {'; '.join(parts)}."
+
+
+_WORDS = ("better", "worse", "unresolved")
+# What counts the units that a token takes, the first that the row has.
+_UNITS = ("sparsity/strength_l0_total", "sparsity/l0")
+
+
+def _loses_less(table: Table, d: Difference) -> str:
+    row = next(row for row in table.rows if row.system == d.a)
+    low, high = (None, None) if d.low is None or d.high is None else (-d.high, -d.low)
+    said = f"`{d.a}` loses {cell(-d.value, low, high)} bits per byte less than `{d.b}`"
+    if table.provenance.matched and row.unmatched is None:
+        said += f" at equal {table.provenance.matched.split()[0].replace('_', ' ')}"
+    if (units := next((row.metrics[name].value for name in _UNITS if name in row.metrics), None)) is not None:
+        said += f", with {units:.3g} units a token"
+    if (dead := row.metrics.get("usage/dead")) is not None:
+        said += f"; {dead.value:.0%} of its units are dead"
+    return f"{said}."
 
 
 def _named(d: Difference) -> str:
@@ -42,10 +66,12 @@ def _against_controls(table: Table, metric: str) -> Iterator[str]:
     if nothing is None or not judged:
         return
     parts = []
-    for says, words in (("above", "above"), ("below", "below"), ("unresolved", "not told from it")):
+    for says in ("above", "below"):
         of = [f"`{row.system}` {cell(f.value, f.low, f.high)}" for row, f in judged if f.against_control == says]
         if of:
-            parts.append(f"{words}: {', '.join(of)}")
+            parts.append(f"{says}: {', '.join(of)}")
+    if of := [f"`{row.system}`" for row, f in judged if f.against_control == "unresolved"]:
+        parts.append(f"not told from it: {', '.join(of)}")
     yield f"{title(table, metric)}, against its own control ({nothing:g}): {'; '.join(parts)}."
 
 

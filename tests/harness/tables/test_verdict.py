@@ -66,10 +66,22 @@ def test_rows_are_told_apart_in_a_sentence_by_what_the_headline_resolves() -> No
         *of_seeds("pools", SPLICED, [3.0, 3.1, 2.9]),
         *of_seeds("moex", SPLICED, [1.9, 2.2, 1.85]),
     ]
-    (line,) = verdict(build("mine", results, provenance(), "dense", [SPLICED]))
+    assert verdict(build("mine", results, provenance(), "dense", [SPLICED])) == [
+        "`peer` loses 1 bits per byte less than `dense`.",
+        "Spliced bits per byte (lower is better), against `dense`: worse: `pools` +1; not told from it: `moex`.",
+    ]
+
+
+def test_who_loses_less_is_said_with_its_units_its_dead_ones_and_what_is_equal() -> None:
+    results = [*of_seeds("dense", SPLICED, [2.0, 2.1, 1.9]), *of_seeds("peer", SPLICED, [1.0, 1.2, 0.8])]
+    for one in results:
+        for name, value in (("sparsity/strength_l0_total", 20.4), ("usage/dead", 0.26)):
+            one.measurements.append(Measurement(name, value, "", "lower", 1))
+    matched = provenance(matched="training_flops 2.5e+12, to 2.0%")
+    (line,) = verdict(build("mine", results, matched, "dense", [SPLICED]))
     assert line == (
-        "Spliced bits per byte (lower is better), against `dense`: better: `peer` -1; worse: `pools` +1; unresolved: "
-        "`moex` -0.02 [-0.28, 0.24]."
+        "`peer` loses 1.00 [0.75, 1.25] bits per byte less than `dense` at equal training flops, with 20.4 units a "
+        "token; 26% of its units are dead."
     )
 
 
