@@ -1,4 +1,8 @@
-"""What the row's metrics left of single units and pairs: autointerp's explanations, joint's strongest pairs."""
+"""What the row's metrics left of single units and pairs: autointerp's explanations, joint's strongest pairs.
+
+Their files are read by what they say, without their code: what only explains or edits units must not make all reports
+anew. The tests hold the names.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.metrics.autointerp.controls import OF_NOTHING
-from harness.metrics.autointerp.output import UNITS_FILE
-from harness.metrics.autointerp.scoring import main_statistic
 from harness.metrics.units.reports import Explanation
 
 Named = tuple[str, int]  # site and number of a unit
+EXPLAINED, PAIRS = "units.parquet", "pairs.json"  # as those metrics name their files
+CONTROLS = ("constant", "another_unit", "shuffled", "random_dictionary")  # of autointerp: nothing to find in them
 _STATES = {"neither": "neither", "only A": "a", "only B": "b", "both": "both"}  # joint's names of them, and ours
 
 
@@ -50,10 +53,10 @@ class Left:
         """From the folders of the two metrics' stages."""
         explained: dict[Named, Explanation] = {}
         pairs: tuple[StrongPair, ...] = ()
-        if autointerp is not None and (autointerp / UNITS_FILE).is_file():
-            explained = _explained(autointerp / UNITS_FILE)
-        if joint is not None and (joint / "pairs.json").is_file():
-            data = json.loads((joint / "pairs.json").read_text(encoding="utf-8"))
+        if autointerp is not None and (autointerp / EXPLAINED).is_file():
+            explained = _explained(autointerp / EXPLAINED)
+        if joint is not None and (joint / PAIRS).is_file():
+            data = json.loads((joint / PAIRS).read_text(encoding="utf-8"))
             pairs = tuple(_pair(pair) for pair in data["pairs"] if pair["contexts"])
         return Left(explained, pairs)
 
@@ -67,27 +70,21 @@ def _explained(file: Path) -> dict[Named, Explanation]:
 
 
 def _explanation(row: dict[str, Any]) -> Explanation:
-    scorer = _first_scorer(list(row))
-    controls = {control: row.get(f"{control}_{scorer}") for control in OF_NOTHING}
+    names = list(row)
+    main = names[names.index("by") + 1]  # SCORER_STATISTIC of the first scorer
+    scorers = [name.removeprefix("constant_") for name in names if name.startswith("constant_")]
+    scorer = next(name for name in scorers if main.startswith(f"{name}_"))
+    controls = {control: row[f"{control}_{scorer}"] for control in CONTROLS}
     scored = {control: value for control, value in controls.items() if value is not None}
     best = max(scored, key=scored.__getitem__, default=None)
     return Explanation(
         text=row["explanation"],
         by=row["by"],
         scorer=scorer,
-        score=row.get(f"{scorer}_{main_statistic(scorer)}"),
+        score=row[main],
         control=best,
         control_score=None if best is None else scored[best],
     )
-
-
-def _first_scorer(columns: list[str]) -> str:
-    """Columns are SCORER_STATISTIC, and either name may have underscores in it."""
-    for column in columns:
-        for place in (i for i, letter in enumerate(column) if letter == "_"):
-            if column[place + 1 :] == main_statistic(column[:place]):
-                return column[:place]
-    return ""
 
 
 def _pair(pair: dict[str, Any]) -> StrongPair:

@@ -11,7 +11,7 @@ from harness.metrics.units.reports import Context, Explanation, Outcome, Partner
 
 FILE = "units.md"
 UNITS, PAIRS = 5, 3
-LEAST_FIRINGS = 20  # of a unit whose domain is said to be lopsided
+LEAST_FIRINGS = 15  # of a unit whose domain is said to be lopsided
 
 
 def write(systems: Sequence[UnitReports], folder: Path) -> None:
@@ -30,7 +30,7 @@ def lines(systems: Sequence[UnitReports]) -> list[str]:
     ]
     for system in systems:
         described = "; ".join(
-            f"{site.site}: {site.live:,} of {site.n_units:,} units fire, {site.described} described"
+            f"`{site.site}`: {site.live:,} of {site.n_units:,} units fire, {site.described} described"
             for site in system.sites
         )
         chosen, by = _telling(system)
@@ -86,8 +86,10 @@ def _pairs(system: UnitReports) -> list[tuple[Unit, Partner]]:
 def _unit(unit: Unit, system: UnitReports) -> str:
     said = [f"- `{unit.site}` unit {unit.unit}, on {unit.density:.2%} of tokens"]
     if (explained := unit.explanation) is not None and explained.score is not None:
-        said.append(f"{_code(explained.text)} ({explained.scorer} {explained.score:.2f}")
-        control = "" if explained.control_score is None else f", {explained.control} {explained.control_score:.2f}"
+        said.append(f"{_code(explained.text)} ({_plain(explained.scorer)} {explained.score:.2f}")
+        control = (
+            "" if explained.control_score is None else f", {_plain(explained.control)} {explained.control_score:.2f}"
+        )
         said[-1] += f"{control})"
     elif unit.domains:
         name, own, share = max(unit.domains, key=lambda domain: domain[1])
@@ -118,6 +120,11 @@ def _context(context: Context, system: UnitReports) -> str:
     pieces = [system.pieces[piece] for piece in context.p]
     pieces[context.at] = f"«{pieces[context.at]}»"
     return _code("".join(pieces))
+
+
+def _plain(name: str | None) -> str:
+    """A name of ours, whose underscores are none of Markdown's."""
+    return (name or "").replace("_", " ")
 
 
 def _code(text: str) -> str:
