@@ -13,9 +13,11 @@ import pytest
 from harness.metrics import autointerp
 from harness.metrics.autointerp.firings import Firings
 from harness.metrics.units.chosen import choose
+from harness.metrics.units.contexts import levels_of, near_misses
 from harness.metrics.units.describe import histogram
 from harness.metrics.units.left import Left, StrongPair
 from harness.metrics.units.reports import Context, Explanation, Partner, Unit, UnitReports
+from harness.metrics.units.text import CodedText
 from harness.run.stages.units import STRONGEST
 from harness.systems.system import Encoded
 from kernels.codes import Codes
@@ -93,6 +95,14 @@ def test_near_misses_are_on_the_units_tokens_and_never_fire(reports: UnitReports
         assert len(found) == 4
         assert all(not any(context.s) for context in found)
         assert {words(context, reports)[context.at] for context in found} <= on
+
+
+def test_where_there_are_few_near_misses_all_are_shown_and_where_there_are_none_none() -> None:
+    ids, here = np.array([1, 2, 3, 4, 1, 2, 3, 4]), np.arange(8)
+    text = CodedText(ids, here // 4, ids > 0, here, here + 1, np.zeros(0, int), (), {})
+    for fires, missed in (([1], [5]), ([1, 5], [])):
+        levels = levels_of(8, np.array(fires), np.ones(len(fires)))
+        assert near_misses(text, np.array(fires), levels, np.random.default_rng(0)) == missed
 
 
 def test_domains_are_shares_of_firings_and_of_all_tokens(reports: UnitReports) -> None:
