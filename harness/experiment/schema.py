@@ -28,6 +28,7 @@ class EvaluationConfig(Strict):
     )
     batch_sequences: int = Field(default=16, ge=1)
     resamples: int = Field(default=1000, ge=100, description="Bootstrap resamples behind every interval.")
+    unit_reports: int = Field(default=48, ge=0, description="Units of every layer that reports describe; 0: none.")
 
     @model_validator(mode="after")
     def _codes_of_what_is_read(self) -> EvaluationConfig:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,12 @@ from transformers.utils.logging import disable_progress_bar
 from harness.base.errors import BadInput, HarnessError
 from harness.base.files import check_writable, digest, write_atomically
 from harness.metrics.metric import METRICS
+from harness.metrics.units import markdown, reports
 from harness.report import curves, figures
 from harness.report.page import render
 from harness.run import notes
 from harness.run.plan import Plan, PlannedRow, make_plan
-from harness.run.stages import metric
+from harness.run.stages import metric, units
 from harness.run.stages.subject import SubjectStages
 from harness.run.workshop import Workshop
 from harness.store.stages import Store
@@ -91,8 +92,10 @@ def check_replaces_nothing(plan: Plan, out: Path) -> None:
 
 
 def config_hash(plan: Plan) -> str:
-    """Of the experiment: every setting, and nothing else."""
-    return digest(plan.experiment.model_dump(mode="json"))[:16]
+    """Of the experiment: every setting that its figures come from, and nothing else."""
+    settings = plan.experiment.model_dump(mode="json")
+    del settings["evaluation"]["unit_reports"]
+    return digest(settings)[:16]
 
 
 def _reference(name: str, workshop: Workshop, invocation: Invocation) -> SeedResult:
@@ -177,7 +180,30 @@ def _measure(
         _copy_readable(folder, details / name)
         found += measured
         kernels |= ran
+    _report_units(row, workshop, evaluation, details)
     return found, kernels
+
+
+def _report_units(row: PlannedRow, workshop: Workshop, evaluation: Callable[[], Evaluation], details: Path) -> None:
+    """Reports of the row's units, into `details` too. They are no figures: where they fail, the row stands."""
+    if row.units is None:
+        return
+    store = workshop.store
+    failed = [name for name in units.READS if name in row.metrics and store.finished(row.metrics[name]) is None]
+    if failed:  # made now they would stay as they are, also when the metric works again
+        log.warning("no %s: %s failed", row.units.label, failed[0])
+        return
+    if store.finished(row.units) is None:
+        evaluation()
+        workshop.codes(row, evaluation)
+    try:
+        folder = workshop.units(row, evaluation)
+    except HarnessError:
+        raise
+    except Exception as error:
+        log.error("%s failed: %s", row.units.label, error, exc_info=log.isEnabledFor(logging.DEBUG))
+        return
+    write_atomically(details / reports.FILE, (folder / reports.FILE).read_bytes())
 
 
 def _keys(row: PlannedRow, plan: Plan) -> dict[str, str]:
@@ -206,6 +232,8 @@ def _write(table: Table, plan: Plan, store: Store, out: Path) -> None:
     drawn = figures.drawings(table, learnt)
     figures.write(drawn, out / "figures")
     render.write(table, drawn, out)
+    made = [store.finished(row.units) for row in plan.rows if row.units is not None]
+    markdown.write([units.read(folder) for folder in made if folder is not None], out)
     results_folder.write(table, out)
 
 

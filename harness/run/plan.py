@@ -15,7 +15,7 @@ from harness.metrics.metric import METRICS
 from harness.run import search
 from harness.run.numerics import Numerics
 from harness.run.search import Outcomes, Trial
-from harness.run.stages import codes, corpus, dictionary, metric, reference, subject
+from harness.run.stages import codes, corpus, dictionary, metric, reference, subject, units
 from harness.run.stages.subject import SubjectStages
 from harness.store.stages import Stage
 from harness.training.trials import Choice
@@ -24,7 +24,7 @@ from kernels.registry import nearest
 
 @dataclass(frozen=True)
 class PlannedRow:
-    """One system with one seed, and its stages."""
+    """One system with one seed, and its stages. units: of the first seed only, and only where reports are asked for."""
 
     spec: SystemSpec
     seed: int
@@ -32,6 +32,7 @@ class PlannedRow:
     dictionary: Stage | None
     codes: Stage
     metrics: dict[str, Stage]
+    units: Stage | None = None
 
     @property
     def subject(self) -> Stage:
@@ -44,6 +45,8 @@ class PlannedRow:
             yield self.dictionary
         yield self.codes
         yield from self.metrics.values()
+        if self.units:
+            yield self.units
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,15 @@ def _row(
         metric_name: metric.stage(metric_name, chosen, name, evaluation, numerics, (*upstream, encoded.key))
         for metric_name, chosen in options.items()
     }
-    return PlannedRow(spec, seed, trained, learnt, encoded, measured)
+    reported = None
+    if evaluation.unit_reports and seed == experiment.seeds[0]:
+        reported = units.stage(spec.name, seed, evaluation, _strongest(options), numerics, encoded, measured)
+    return PlannedRow(spec, seed, trained, learnt, encoded, measured, reported)
+
+
+def _strongest(options: dict[str, Strict]) -> int:
+    """Units fire in their reports where they fire for those who explain them."""
+    return getattr(options.get("autointerp"), "strongest", units.STRONGEST)
 
 
 def _metric_options(experiment: Experiment) -> dict[str, Strict]:

@@ -11,7 +11,7 @@ from harness.base.stop import STOP
 from harness.corpus import Corpus
 from harness.run.plan import Plan, PlannedRow
 from harness.run.search import Trial
-from harness.run.stages import codes, corpus, dictionary, metric, reference, spliced_trial, subject, trial
+from harness.run.stages import codes, corpus, dictionary, metric, reference, spliced_trial, subject, trial, units
 from harness.run.stages.subject import Start, SubjectStages
 from harness.store.stages import Stage, Store
 from harness.systems.evaluation import Evaluation
@@ -133,6 +133,13 @@ class Workshop:
         return self._finished(
             stage, lambda work: metric.produce(name, options, evaluation(), encoded, stage.label, work)
         )
+
+    def units(self, row: PlannedRow, evaluation: Callable[[], Evaluation]) -> Path:
+        """The folder of the reports of a row's units, once the metrics that they read are stored."""
+        assert row.units is not None
+        stage = row.units
+        found = {name: self.store.root / row.metrics[name].folder for name in units.READS if name in row.metrics}
+        return self._finished(stage, lambda work: units.produce(evaluation(), stage, found, work))
 
     def kernels(self, row: PlannedRow) -> dict[str, str]:
         """Op → implementation that ran while the row's subject and dictionaries were trained."""

@@ -169,7 +169,7 @@
       const example = (partner.examples || {})[key];
       if (example) cell.append(shaded(reports, example));
       const next = (partner.next || {})[key];
-      if (next && next.length) cell.append(element("div", { class: "tokens" }, "then: ", ...next.slice(0, 4).flatMap(({ token, p }) => [element("code", {}, visible(token)), `${(100 * p).toFixed(0)}% `])));
+      if (next && next.length) cell.append(element("div", { class: "tokens" }, "then: ", ...next.slice(0, 4).flatMap(([index, p]) => [element("code", {}, visible(piece(reports, index))), `${(100 * p).toFixed(0)}% `])));
       return element("tr", {}, element("th", { scope: "row" }, text), cell);
     });
     return element("div", {}, element("p", {}, link, ` ${short(partner.lift)} times as often as by chance${said}`), element("table", { class: "states" }, element("tbody", {}, ...rows)));

@@ -23,6 +23,7 @@ from harness import cli
 from harness.base.files import ROOT
 from harness.corpus.build import load as load_corpus
 from harness.experiment.schema import EXPERIMENTS, load
+from harness.metrics.units.reports import UnitReports
 from harness.run.numerics import Numerics
 from harness.run.plan import Plan, make_plan
 from harness.systems.system import System
@@ -111,6 +112,18 @@ def test_figures_config_and_texts_lie_beside_the_table(ran: Ran) -> None:
         assert [row["system"] for row in csv.DictReader(file)] == SYSTEMS
     assert "# smoke" in (ran.out / "table.md").read_text()
     assert load(str(ran.out / "experiment.yaml")).systems == load("smoke").systems
+
+
+def test_every_row_leaves_reports_of_its_units_and_the_comparison_a_page_of_them(ran: Ran) -> None:
+    page = (ran.out / "units.md").read_text()
+    for row in ("dense", "dense+topk", "peer"):
+        found = UnitReports.load(results.details_folder(ran.out, row, 0) / "units.json")
+        assert found.system == row
+        assert found.units
+        assert all(unit.top and unit.domains for unit in found.units)
+        assert sum(bool(unit.promoted) for unit in found.units) == len(found.units)
+        assert f"## ` {row} `" in page
+    assert len(page.splitlines()) < 200
 
 
 def test_a_second_run_trains_nothing_and_gives_the_same_table(ran: Ran, tmp_path: Path) -> None:

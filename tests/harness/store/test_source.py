@@ -151,18 +151,18 @@ SUBJECTS |= TRIALS
 TOPK, TRANSCODER, SAELENS = "dense-relu+topk", "dense-relu+transcoder", "dense-relu+saelens:gated"
 DICTIONARIES = {TOPK, TRANSCODER, SAELENS}
 METRICS = {"loss", "sparsity", "joint", "autointerp", "tasks"}
-MEASURED = {"reference", "codes", *METRICS}
+MEASURED = {"reference", "codes", "units", *METRICS}
 EVERYTHING = {"corpus", *MEASURED, *SUBJECTS, *DICTIONARIES}
 NOTHING: set[str] = set()
 MOVES: list[tuple[str, set[str]]] = [
     ("harness/corpus/__init__.py", EVERYTHING),
-    ("harness/corpus/stored.py", EVERYTHING),
+    ("harness/corpus/stored.py", EVERYTHING - {"units"}),  # which come after, by the codes' key
     ("harness/corpus/config.py", NOTHING),
     ("harness/corpus/chess.py", {"corpus", "joint", "tasks"}),  # both score moves
     ("harness/corpus/excerpts.py", {"corpus", "joint", "tasks"}),
     ("harness/corpus/files.py", {"corpus", "joint", "tasks"}),
     ("harness/corpus/folder.py", {"corpus", "joint", "tasks"}),
-    ("harness/corpus/tokenizer.py", {"corpus", "autointerp"}),  # how a token is shown
+    ("harness/corpus/tokenizer.py", {"corpus", "autointerp", "units"}),  # how a token is shown
     ("harness/corpus/references.py", {"reference"}),
     ("harness/corpus/*", {"corpus"}),
     ("harness/training/trials.py", TRIALS),
@@ -180,13 +180,14 @@ MOVES: list[tuple[str, set[str]]] = [
     ("harness/run/stages/dictionary.py", DICTIONARIES),
     ("harness/run/stages/codes.py", {"codes", *METRICS}),
     ("harness/run/stages/metric.py", METRICS),
+    ("harness/run/stages/units.py", {"units"}),
     ("harness/systems/collecting.py", DICTIONARIES),
     ("harness/systems/prefix.py", {"joint", "autointerp"}),
     ("harness/systems/cost.py", EVERYTHING - {"corpus"}),
     ("harness/systems/system.py", MEASURED | DICTIONARIES),
     ("harness/systems/evaluation.py", MEASURED),
-    ("harness/tables/measurement.py", (MEASURED | DICTIONARIES) - {"codes"}),
-    ("harness/tables/statistics.py", MEASURED - {"codes"}),
+    ("harness/tables/measurement.py", (MEASURED | DICTIONARIES) - {"codes", "units"}),
+    ("harness/tables/statistics.py", MEASURED - {"codes", "units"}),
     ("harness/metrics/loss.py", {"loss", "reference"}),
     ("harness/metrics/sparsity.py", {"sparsity"}),
     ("harness/bench/joint_controls.py", NOTHING),
@@ -196,7 +197,11 @@ MOVES: list[tuple[str, set[str]]] = [
     ("harness/metrics/autointerp/local_judge.py", NOTHING),
     ("harness/metrics/autointerp/limits.py", NOTHING),
     ("harness/metrics/autointerp/embedding.py", NOTHING),  # a scorer that is not asked for
+    ("harness/metrics/autointerp/firings.py", {"autointerp", "units"}),
+    ("harness/metrics/autointerp/writes.py", {"autointerp", "units"}),
     ("harness/metrics/autointerp/*", {"autointerp"}),
+    ("harness/metrics/units/markdown.py", NOTHING),
+    ("harness/metrics/units/*", {"units"}),
     ("harness/metrics/tasks/command.py", NOTHING),
     ("harness/metrics/tasks/*", {"tasks"}),
     ("harness/*", NOTHING),  # commands, plans, tables, figures, tracking, the store, benches, metrics not asked for
@@ -245,6 +250,8 @@ def stages() -> dict[str, tuple[str, ...]]:
             found[name] = run.dictionary.modules
         found["codes"] = run.codes.modules
         found |= {metric: stage.modules for metric, stage in run.metrics.items()}
+        if run.units is not None:
+            found["units"] = run.units.modules
     for trial in plan.trials:
         if trial.dictionary is None:  # one of dictionaries computes little, and moves with nearly everything
             found[f"{trial.spec.name.split('[')[0]} trial"] = trial.stage.modules
