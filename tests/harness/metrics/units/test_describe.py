@@ -244,6 +244,7 @@ def test_a_unit_that_is_not_among_the_strongest_does_not_fire(make_world: Callab
     assert of(found, A).fired + of(found, B).fired == 36 + 54 - 18
 
 
-def test_units_are_sorted_by_site_and_number(reports: UnitReports) -> None:
-    keys = [(unit.site, unit.unit) for unit in reports.units]
-    assert all(one < two for one, two in itertools.pairwise(keys))
+def test_units_are_sorted_by_site_and_number(make_world: Callable[..., Any], reports: UnitReports) -> None:
+    for found in (reports, make_world(order=tuple(range(7, -1, -1))).reports()):
+        keys = [(unit.site, unit.unit) for unit in found.units]
+        assert all(one < two for one, two in itertools.pairwise(keys))
