@@ -131,4 +131,6 @@ def _code(text: str) -> str:
     """Text of a corpus or a judge as a code span on one line: Markdown reads nothing in it and strips no space."""
     text = text.replace("`", "ˋ").replace("\r", "␍").replace("\n", "⏎")
     plain = "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
-    return f"` {plain} `" if plain.strip() else f"`{plain or '␀'}`"
+    if plain[:1] == " " and plain[-1:] == " " and plain.strip():
+        plain = f" {plain} "  # Markdown takes one space from each side where both have one
+    return f"`{plain or '␀'}`"

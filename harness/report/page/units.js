@@ -163,16 +163,17 @@
     const { reports } = unit, to = reports.units.find((one) => one.site === partner.site && one.unit === partner.unit);
     const title = `layer ${partner.site.split(".").pop()}, unit ${partner.unit}`;
     const link = to ? element("button", { type: "button", onclick: () => show(to) }, title) : title;
-    const said = partner.excess === undefined || partner.excess === null ? "" : `; says ${short(partner.excess)} bit beyond its parts (floor ${short(partner.floor)})`;
+    const said = partner.excess === undefined || partner.excess === null ? "" : `; says ${short(partner.excess)} bit beyond its parts (floor ${short(partner.floor)}); edited at:`;
     const rows = [["neither", "neither"], ["a", "A alone: this unit"], ["b", "B alone: the other"], ["both", "both"]].map(([key, text]) => {
       const cell = element("td", {}, `${partner[key].toLocaleString("en")} tokens`);
       const example = (partner.examples || {})[key];
       if (example) cell.append(shaded(reports, example));
       const next = (partner.next || {})[key];
-      if (next && next.length) cell.append(element("div", { class: "tokens" }, "then: ", ...next.slice(0, 4).flatMap(([index, p]) => [element("code", {}, visible(piece(reports, index))), `${(100 * p).toFixed(0)}% `])));
+      if (next && next.length) cell.append(element("div", { class: "tokens" }, "there the model says: ", ...next.slice(0, 4).flatMap(([index, p]) => [element("code", {}, visible(piece(reports, index))), `${(100 * p).toFixed(0)}% `])));
       return element("tr", {}, element("th", { scope: "row" }, text), cell);
     });
-    return element("div", {}, element("p", {}, link, ` ${short(partner.lift)} times as often as by chance${said}`), element("table", { class: "states" }, element("tbody", {}, ...rows)));
+    const place = partner.text === null || partner.text === undefined ? null : element("div", { class: "context" }, visible(partner.text), element("span", { class: "trigger" }, visible(partner.token)));
+    return element("div", {}, element("p", {}, link, ` ${short(partner.lift)} times as often as by chance${said}`), place, element("table", { class: "states" }, element("tbody", {}, ...rows)));
   }
 
   async function find(text) {

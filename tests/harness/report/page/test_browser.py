@@ -130,8 +130,8 @@ def test_units_are_searched_sorted_held_beside_each_other_and_addressed(opened: 
     assert "layer 0, unit 1" in card.text
     assert "rule balanced accuracy 0.95; random direction 0.7" in card.text
     assert "Suppresses ⏎" in card.text
-    assert "says 0.5 bit beyond its parts (floor 0.125)" in card.text
-    assert "then: ⏎75%" in card.text
+    assert "says 0.5 bit beyond its parts (floor 0.125); edited at:" in card.text
+    assert "there the model says: ⏎75%" in card.text
     assert opened.execute_script("return location.hash") == "#unit/peer/0/1"
     find(opened, "#units-live .card button").click()
     search.clear()
