@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -249,13 +250,22 @@ def lm_eval(
 
 
 @app.command()
-def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000) -> None:
-    """Open MLflow's interface on this machine's runs (127.0.0.1 only: it has no passwords)."""
-    from harness.tracking.database import ui_command
+def ui(
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
+    host: Annotated[
+        str, typer.Option(help="Where it listens. Other than this machine alone it asks for MLflow's own passwords.")
+    ] = "127.0.0.1",
+) -> None:
+    """Open MLflow's interface on this machine's runs: prints where every experiment and each of its charts is."""
+    from harness.tracking.server import link_lines, serving
 
-    command = ui_command(store_root(), port)
-    _say(f"MLflow on http://127.0.0.1:{port} (stop with Ctrl-C)")
-    os.execvp(command[0], command)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    _say("starting MLflow's server, which takes some 20 s")
+    with contextlib.suppress(KeyboardInterrupt), serving(store_root(), port, host) as running:
+        for line in link_lines(store_root(), running.base):
+            _say(line)
+        _say(f"MLflow on {running.base} (stop with Ctrl-C)")
+        running.wait()
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import logging
 import math
 from collections.abc import Callable, Iterator
@@ -23,7 +24,7 @@ from harness.run.plan import Plan, PlannedRow, make_plan
 from harness.run.stages import metric, units
 from harness.run.stages.subject import SubjectStages
 from harness.run.workshop import Workshop
-from harness.store.stages import Store
+from harness.store.stages import Stage, Store
 from harness.systems.evaluation import Evaluation
 from harness.tables import folder as results_folder
 from harness.tables import provenance
@@ -33,6 +34,7 @@ from harness.tables.measurement import Measurement
 from harness.tables.scaling import with_dense_equivalent
 from harness.tables.splice import with_splice_cost
 from harness.tables.table import RowProvenance, Table
+from harness.tracking.parameters import settings
 from harness.tracking.runs import Invocation, TrackedRow, tracker
 from harness.training import teachers
 from harness.training.dictionary_record import DictionaryRecord
@@ -62,7 +64,9 @@ def run(plan: Plan, store: Store, out: Path) -> Table:
         for row in plan.rows:
             if isinstance(row.trained.teacher, Path):
                 teachers.check_tokenizer(row.trained.teacher, corpus.tokenizer(), row.spec.name)
-        with tracker(experiment, store.root).invocation(corpus.info, config_hash(plan)) as invocation:
+        with tracker(experiment, store.root).invocation(
+            corpus.info, config_hash(plan), rows=_settings(plan), matched=plan.matching.statement
+        ) as invocation:
             results = [_reference(name, workshop, invocation) for name in plan.references]
             results += [_row(row, workshop, invocation, out) for row in plan.rows]
             source = provenance.collect(
@@ -102,22 +106,23 @@ def _reference(name: str, workshop: Workshop, invocation: Invocation) -> SeedRes
     plan = workshop.plan
     kept = RowProvenance(stages={"corpus": plan.corpus.key, "reference": plan.references[name].key})
     result = SeedResult(name, "reference", plan.experiment.seeds[0], workshop.reference(name), kept)
-    with invocation.row(name, result.seed, {"kind": "reference"}) as tracked:
+    with invocation.row(name, result.seed, "reference", colour=_colour(plan, name)) as tracked:
         tracked.finish(result)
     return result
 
 
 def _row(row: PlannedRow, workshop: Workshop, invocation: Invocation, out: Path) -> SeedResult:
     spec, plan = row.spec, workshop.plan
-    params: dict[str, Any] = {"kind": "dictionary" if spec.dictionary else "subject", **row.subject.config}
-    if row.dictionary:
-        params |= {f"dictionary.{key}": value for key, value in row.dictionary.config.items()}
+    kind = "dictionary" if spec.dictionary else "subject"
+    sites = [str(site) for site in spec.dictionary.sites] if spec.dictionary else [""]
     record: DictionaryRecord | None = None
-    with invocation.row(spec.name, row.seed, params) as tracked:
+    with invocation.row(spec.name, row.seed, kind, sites, _colour(plan, spec.name)) as tracked:
         if row.dictionary is None:
             # While it trains, the curve is followed where it is written, then where it is kept.
             tracked.curve(workshop.subject(row.trained, follow=tracked.curve) / CURVE_FILE)
         else:
+            for site in sites:
+                tracked.curve(_while_it_trains(row.dictionary, site, workshop.store), prefix=site)
             folder = workshop.dictionaries(row)
             record = DictionaryRecord.load(folder)
             for site in record.curves():
@@ -127,7 +132,7 @@ def _row(row: PlannedRow, workshop: Workshop, invocation: Invocation, out: Path)
         )
         result = SeedResult(
             spec.name,
-            "dictionary" if spec.dictionary else "subject",
+            kind,
             row.seed,
             measurements + (record.measurements() if record else []) + notes.searched(plan.choices, spec),
             RowProvenance(kernels=kernels, stages=_keys(row, plan)),
@@ -142,8 +147,27 @@ def _row(row: PlannedRow, workshop: Workshop, invocation: Invocation, out: Path)
             accounting=plan.matching.accounting(spec.name),
             unmatched=plan.matching.unmatched(spec.name),
         )
-        tracked.finish(result)
+        tracked.finish(with_splice_cost([result])[0])
     return result
+
+
+def _settings(plan: Plan) -> dict[tuple[str, int], dict[str, Any]]:
+    """Of every row, what its stages are stored with."""
+    return {
+        (row.spec.name, row.seed): settings(row.subject.config, row.dictionary.config if row.dictionary else None)
+        for row in plan.rows
+    }
+
+
+def _colour(plan: Plan, system: str) -> str | None:
+    """What the system has in figures, `#rrggbb`."""
+    return None
+
+
+def _while_it_trains(stage: Stage, site: str, store: Store) -> Callable[[], Path | None]:
+    """Where the curve of a dictionary grows: in the work folder of one of those that are trained in the same pass."""
+    pattern = f"dictionary-*/checkpoint/*/{glob.escape(f'{stage.key}@{site}')}/{CURVE_FILE}"
+    return lambda: next((store.root / "work").glob(pattern), None)
 
 
 def _measure(

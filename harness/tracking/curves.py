@@ -7,7 +7,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 BATCH = 1000  # metrics in one request: MLflow's limit
 _PARAM_LENGTH = 6000
 _LONGEST_NAME = 250
+Place = Path | Callable[[], Path | None]  # where a curve is, or how to find it once it is there
 
 
 def shortened(name: str) -> str:
@@ -46,21 +47,23 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 class CurveTail:
-    """The lines of a curve.jsonl that were not sent yet."""
+    """The lines of a curve.jsonl that were not sent yet. keys: the columns that are."""
 
-    def __init__(self, path: Path, name: str, last_step: int = -1) -> None:
-        self.path, self.name, self.last_step = path, name, last_step
+    def __init__(self, where: Place, name: str, keys: Sequence[str] | None = None, last_step: int = -1) -> None:
+        self.where, self.name, self.keys, self.last_step = where, name, keys, last_step
         self.offset = 0
-        self.keys: set[str] = set()  # every metric that was sent
-
-    def move(self, path: Path) -> None:
-        if path != self.path:
-            self.path, self.offset = path, 0
+        self._read: Path | None = None
 
     def rows(self) -> list[dict[str, float]]:
-        """Whole new lines, of steps after the last one; a file that shrank (a resumed run cut it) is read again."""
+        """Whole new lines, of steps after the last one; a file that shrank (a resumed run cut it), or another one, is
+        read from its beginning."""
+        path = self.where() if callable(self.where) else self.where
+        if path is None:
+            return []
+        if path != self._read:
+            self._read, self.offset = path, 0
         try:
-            with self.path.open("rb") as file:
+            with path.open("rb") as file:
                 if file.seek(0, os.SEEK_END) < self.offset:
                     self.offset = 0
                 file.seek(self.offset)
@@ -85,11 +88,10 @@ class CurveTail:
         batch: list[Metric] = []
         for row in self.rows():
             step = [
-                Metric(metric_key(f"{self.name}/{key}"), float(value), now, int(row["step"]))
+                Metric(metric_key(f"{self.name}/{key}"), float(f"{value:.6g}"), now, int(row["step"]))
                 for key, value in row.items()
-                if key != "step" and isinstance(value, int | float)
+                if isinstance(value, int | float) and (key in self.keys if self.keys is not None else key != "step")
             ]
-            self.keys.update(metric.key for metric in step)
             if len(batch) + len(step) > BATCH:
                 yield batch
                 batch = []

@@ -6,13 +6,13 @@ import contextlib
 import logging
 import os
 import shutil
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
 
 from harness.base.files import locked
+from harness.tracking.moved import follow_move
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -38,16 +38,6 @@ def database_of(uri: str) -> Path | None:
     return Path(path).resolve()
 
 
-def ui_command(store: Path, port: int = 5000) -> list[str]:
-    """The command that serves the local store on 127.0.0.1 (MLflow has no passwords); `env` is Linux's and macOS's."""
-    (store / "mlflow").mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--backend-store-uri", local_uri(store)]
-    command += ["--default-artifact-root", (store / "mlflow" / "artifacts").resolve().as_uri()]
-    # Without job execution 2 processes instead of 10, of 245 MB each.
-    return ["env", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false", "MLFLOW_DISABLE_TELEMETRY=true", *command]
-
-
 def connect(uri: str, store: Path, name: str) -> tuple[MlflowClient, str]:
     """The client and the id of the experiment `name`, made if it is not there. Raises whatever MLflow raises."""
     for variable, value in _ENVIRONMENT.items():
@@ -63,10 +53,8 @@ def connect(uri: str, store: Path, name: str) -> tuple[MlflowClient, str]:
     database = database_of(uri)
     place = (database.parent / "artifacts" / name).as_uri() if database else None
     if database:
-        database.parent.mkdir(parents=True, exist_ok=True)
-    with locked(database.with_name(f"{database.name}.lock")) if database else contextlib.nullcontext():
-        if database and not database.exists():
-            _create(database)
+        open_database(database)
+    with _held(database) if database else contextlib.nullcontext():
         client = MlflowClient(uri)
         found = client.get_experiment_by_name(name)
         if found is None:
@@ -82,6 +70,20 @@ def connect(uri: str, store: Path, name: str) -> tuple[MlflowClient, str]:
             client.restore_experiment(experiment_id)
         client.set_experiment_tag(experiment_id, "harness.comparison", name)
     return client, experiment_id
+
+
+def open_database(database: Path) -> None:
+    """Makes it if it is not there; if it lies elsewhere than it used to, so do its artifacts from now on."""
+    database.parent.mkdir(parents=True, exist_ok=True)
+    with _held(database):
+        if database.exists():
+            follow_move(database)
+        else:
+            _create(database)
+
+
+def _held(database: Path) -> contextlib.AbstractContextManager[object]:
+    return locked(database.with_name(f"{database.name}.lock"))
 
 
 def _create(database: Path) -> None:

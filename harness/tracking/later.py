@@ -1,7 +1,9 @@
-"""`harness log RESULTS`: sends a finished results folder to MLflow, later."""
+"""`harness log RESULTS`: sends a finished results folder to MLflow, later, as the run itself would have."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from harness.tables.build import SeedResult
 from harness.tables.folder import details_folder, read
 from harness.tables.measurement import Measurement
 from harness.tables.table import Row
+from harness.tracking.parameters import of_table
 from harness.tracking.runs import Tracker, table_digest
 
 
@@ -21,7 +24,7 @@ class _CorpusOfTable:
 
 
 def log_results(folder: Path, store: Path) -> str:
-    """Sends a finished results folder, with what the store still has of its curves; one line on what was done.
+    """Sends a finished results folder, with what the store still has of its rows; one line on what was done.
 
     Nothing is sent twice: a table that MLflow has is left, rows of an invocation that lost its server are continued.
     Raises BadInput where `folder` holds no table, HarnessError where MLflow cannot be reached.
@@ -29,20 +32,26 @@ def log_results(folder: Path, store: Path) -> str:
     table = read(folder)
     settings = folder / "experiment.yaml"
     config = yaml.safe_load(settings.read_text()) if settings.is_file() else {}
-    tracker = Tracker(table.comparison, config, store)
+    tracker = Tracker(table.comparison, {"headline": table.headline, **config}, store)
     query = f"tags.`harness.table` = '{table_digest(table)}' and attributes.status = 'FINISHED'"
     if tracker.attempt(lambda client: client.search_runs([tracker.experiment_id], query)):
         return f"{folder} is in {tracker.uri} already; nothing was sent"
     made = table.provenance
-    corpus = _CorpusOfTable(made.corpus_hash)
-    with tracker.invocation(corpus, made.config_hash, (made.commit, made.dirty)) as invocation:
+    with tracker.invocation(
+        _CorpusOfTable(made.corpus_hash),
+        made.config_hash,
+        rows=of_table(table, store),
+        matched=made.matched,
+        made_by=(made.commit, made.dirty),
+    ) as invocation:
         for row in table.rows:
             for seed in row.seeds:
-                with invocation.row(row.system, seed, {"kind": row.kind}) as run:
-                    for prefix, curve in _stored_curves(row, seed, store).items():
-                        run.curve(curve, prefix)
-                    for details in sorted(details_folder(folder, row.system, seed).glob("*/")):
-                        run.details(details, details.name)
+                curves = _stored_curves(row, seed, store)
+                with invocation.row(row.system, seed, row.kind, list(curves)) as run:
+                    for name, curve in curves.items():
+                        run.curve(curve, name)
+                    for metric, details in _details(row, seed, folder, store):
+                        run.details(details, metric)
                     run.finish(_seed_result(row, seed))
         invocation.finish(table, folder)
     if tracker.client is None:
@@ -57,12 +66,33 @@ def _seed_result(row: Row, seed: int) -> SeedResult:
         for name, figure in row.metrics.items()
         if (value := figure.seeds[at]) is not None
     ]
-    return SeedResult(row.system, row.kind, seed, found, row.provenance)
+    found += [Measurement(name, math.nan, "", "none", 1, reason=why) for name, why in row.not_applicable.items()]
+    return SeedResult(
+        row.system,
+        row.kind,
+        seed,
+        found,
+        row.provenance,
+        notes=row.notes,
+        accounting=row.accounting,
+        unmatched=row.unmatched,
+    )
 
 
 def _stored_curves(row: Row, seed: int, store: Path) -> dict[str, Path]:
+    """By site, in the order of the dictionaries; of a subject under ""."""
     stages = row.provenance.stages
     if key := stages.get(f"dictionary/{seed}"):
         return {path.parent.name: path for path in sorted((store / "dictionary" / key).glob("*/curve.jsonl"))}
     path = store / "subject" / stages.get(f"subject/{seed}", "-") / "curve.jsonl"
     return {"": path} if path.is_file() else {}
+
+
+def _details(row: Row, seed: int, folder: Path, store: Path) -> Iterator[tuple[str, Path]]:
+    """What metrics left for people: of the stage, which has all of it, or of the results folder."""
+    kept = {path.name: path for path in sorted(details_folder(folder, row.system, seed).glob("*/"))}
+    for stage, key in row.provenance.stages.items():
+        name, _, of = stage.rpartition("/")
+        if of == str(seed) and (stored := store / "metric" / key).is_dir():
+            kept[name] = stored
+    yield from sorted(kept.items())
