@@ -187,9 +187,13 @@ def report(
 @app.command(name="log")
 def log_(results: Annotated[Path, typer.Argument(help="A results folder whose figures MLflow does not have.")]) -> None:
     """Send a results folder to MLflow that it did not get (its server was away). Nothing is sent twice."""
+    from harness.report.style import marks
     from harness.tracking.later import log_results
 
-    _say(log_results(results, store_root()))
+    said = log_results(
+        results, store_root(), lambda table: {system: mark.colour for system, mark in marks(table).items()}
+    )
+    _say(said)
 
 
 @app.command()

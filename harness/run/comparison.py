@@ -19,6 +19,7 @@ from harness.metrics.metric import METRICS
 from harness.metrics.units import markdown, reports
 from harness.report import curves, figures
 from harness.report.page import render
+from harness.report.style import marks
 from harness.run import notes
 from harness.run.plan import Plan, PlannedRow, make_plan
 from harness.run.stages import metric, units
@@ -85,7 +86,7 @@ def run(plan: Plan, store: Store, out: Path) -> Table:
                 if name not in table.metric_names() and "headline" in experiment.model_fields_set:
                     log.warning("headline: no row has %r; %s", name, nearest(name, table.metric_names()))
             _write(table, plan, store, out)
-            invocation.finish(table, out)
+            invocation.finish(table, out, {system: mark.colour for system, mark in marks(table).items()})
     return table
 
 
@@ -106,7 +107,7 @@ def _reference(name: str, workshop: Workshop, invocation: Invocation) -> SeedRes
     plan = workshop.plan
     kept = RowProvenance(stages={"corpus": plan.corpus.key, "reference": plan.references[name].key})
     result = SeedResult(name, "reference", plan.experiment.seeds[0], workshop.reference(name), kept)
-    with invocation.row(name, result.seed, "reference", colour=_colour(plan, name)) as tracked:
+    with invocation.row(name, result.seed, "reference") as tracked:
         tracked.finish(result)
     return result
 
@@ -116,7 +117,7 @@ def _row(row: PlannedRow, workshop: Workshop, invocation: Invocation, out: Path)
     kind = "dictionary" if spec.dictionary else "subject"
     sites = [str(site) for site in spec.dictionary.sites] if spec.dictionary else [""]
     record: DictionaryRecord | None = None
-    with invocation.row(spec.name, row.seed, kind, sites, _colour(plan, spec.name)) as tracked:
+    with invocation.row(spec.name, row.seed, kind, sites) as tracked:
         if row.dictionary is None:
             # While it trains, the curve is followed where it is written, then where it is kept.
             tracked.curve(workshop.subject(row.trained, follow=tracked.curve) / CURVE_FILE)
@@ -157,11 +158,6 @@ def _settings(plan: Plan) -> dict[tuple[str, int], dict[str, Any]]:
         (row.spec.name, row.seed): settings(row.subject.config, row.dictionary.config if row.dictionary else None)
         for row in plan.rows
     }
-
-
-def _colour(plan: Plan, system: str) -> str | None:
-    """What the system has in figures, `#rrggbb`."""
-    return None
 
 
 def _while_it_trains(stage: Stage, site: str, store: Store) -> Callable[[], Path | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from harness.base.errors import HarnessError
 from harness.tables.build import SeedResult
 from harness.tables.folder import details_folder, read
 from harness.tables.measurement import Measurement
-from harness.tables.table import Row
+from harness.tables.table import Row, Table
 from harness.tracking.parameters import of_table
 from harness.tracking.runs import Tracker, table_digest
 
@@ -23,11 +23,12 @@ class _CorpusOfTable:
     content_hash: str
 
 
-def log_results(folder: Path, store: Path) -> str:
+def log_results(folder: Path, store: Path, colours: Callable[[Table], Mapping[str, str]] = lambda _: {}) -> str:
     """Sends a finished results folder, with what the store still has of its rows; one line on what was done.
 
     Nothing is sent twice: a table that MLflow has is left, rows of an invocation that lost its server are continued.
-    Raises BadInput where `folder` holds no table, HarnessError where MLflow cannot be reached.
+    colours: of a table's systems in figures. Raises BadInput where `folder` holds no table, HarnessError where MLflow
+    cannot be reached.
     """
     table = read(folder)
     settings = folder / "experiment.yaml"
@@ -53,7 +54,7 @@ def log_results(folder: Path, store: Path) -> str:
                     for metric, details in _details(row, seed, folder, store):
                         run.details(details, metric)
                     run.finish(_seed_result(row, seed))
-        invocation.finish(table, folder)
+        invocation.finish(table, folder, colours(table))
     if tracker.client is None:
         raise HarnessError(f"{folder} was not sent to {tracker.uri}; nothing is lost: try again when it answers")
     return f"{folder} was sent to {tracker.uri}"

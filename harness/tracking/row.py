@@ -16,7 +16,7 @@ from harness.tables.table import Row
 from harness.tracking import artifacts, chosen, notes
 from harness.tracking.connection import Connection
 from harness.tracking.curves import CurveTail, Place, last_step, metric_key, shortened
-from harness.tracking.recorded import COLOUR, NOTE, PARENT, Recorded
+from harness.tracking.recorded import NOTE, PARENT, Recorded
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -30,7 +30,7 @@ class TrackedRow(Recorded):
     """While it is open, a thread sends what its curves gain.
 
     identity: two invocations with the same are continuations of one another. curves: the names of those it will have
-    (see `chosen.curve_keys`). colour: what its system has in figures.
+    (see `chosen.curve_keys`).
     """
 
     def __init__(
@@ -46,7 +46,6 @@ class TrackedRow(Recorded):
         tags: Mapping[str, str],
         params: Mapping[str, Any],
         curves: Sequence[str],
-        colour: str | None,
     ) -> None:
         super().__init__(connection)
         self.name, self.seed, self.headline = name, seed, headline
@@ -57,8 +56,6 @@ class TrackedRow(Recorded):
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
         about = {"system": name, "kind": kind, "seed": str(seed), "harness.key": self.key, PARENT: parent or ""}
-        if colour is not None:
-            about[COLOUR] = colour
         params = {"system": name, "seed": seed, "kind": kind, **params}
         self._start(shortened(f"{name} seed {seed}"), {**tags, **about}, params)
 

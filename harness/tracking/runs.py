@@ -21,7 +21,7 @@ from harness.tracking import chosen, notes, views
 from harness.tracking.connection import Connection
 from harness.tracking.curves import metric_key
 from harness.tracking.parameters import Key, Parameters, of_comparison
-from harness.tracking.recorded import NOTE, Recorded
+from harness.tracking.recorded import COLOUR, NOTE, Recorded
 from harness.tracking.row import TrackedRow, send_metrics
 from harness.tracking.server import address
 
@@ -113,6 +113,7 @@ class Invocation(Recorded):
         self.tracker, self.tags, self.corpus = tracker, tags, corpus
         self.config_hash, self.parameters = config_hash, parameters
         self.headline = [str(name) for name in tracker.config.get("headline") or ()]
+        self._rows: list[TrackedRow] = []
         self._monitor: Any = None
         name = f"{tracker.name} {time.strftime('%Y-%m-%d %H:%M:%S')}"
         corpus_digest = corpus.content_hash[:12]
@@ -153,13 +154,10 @@ class Invocation(Recorded):
             self.connection.attempt(send)
 
     @contextlib.contextmanager
-    def row(
-        self, name: str, seed: int, kind: str, curves: Sequence[str] = (), colour: str | None = None
-    ) -> Iterator[TrackedRow]:
+    def row(self, name: str, seed: int, kind: str, curves: Sequence[str] = ()) -> Iterator[TrackedRow]:
         """The child run of one row and seed; a killed or failed one of the same config is continued.
 
-        curves: names of the curves that it will have: "" of a subject, of dictionaries their sites. colour: `#rrggbb`,
-        what the row's system has in figures.
+        curves: names of the curves that it will have: "" of a subject, of dictionaries their sites.
         """
         run = TrackedRow(
             self.connection,
@@ -172,8 +170,8 @@ class Invocation(Recorded):
             tags=self.tags,
             params=self.parameters.varying((name, seed)),
             curves=curves,
-            colour=colour,
         )
+        self._rows.append(run)
         self._log_corpus(run)
         if settings := self.parameters.rows.get((name, seed)):
             run.artifact(settings, "config.json")
@@ -184,12 +182,15 @@ class Invocation(Recorded):
             run.close()
             self._write_views()
 
-    def finish(self, table: Table, folder: Path) -> None:
-        """Table and figures of a finished results folder as artifacts; headline, descriptions and chart views."""
+    def finish(self, table: Table, folder: Path, colours: Mapping[str, str] = MappingProxyType({})) -> None:
+        """Table and figures of a finished results folder as artifacts; headline, descriptions and chart views.
+
+        colours: `#rrggbb` by system, what each has in figures.
+        """
 
         def send(client: MlflowClient) -> None:
             assert self.run_id is not None
-            for name in ("table.md", "details.md", "table.csv", "table.json", "experiment.yaml"):
+            for name in ("table.md", "details.md", "table.csv", "table.json", "experiment.yaml", "report.html"):
                 if (folder / name).is_file():
                     client.log_artifact(self.run_id, str(folder / name))
             for figure in sorted((folder / "figures").glob("*")):
@@ -208,6 +209,8 @@ class Invocation(Recorded):
 
         if self.run_id is not None:
             self.connection.attempt(send)
+            for row in self._rows:
+                row.tag({COLOUR: colours.get(row.name)})
             self._write_views()
             self.connection.attempt(tell)
         if self.connection.client is not None:

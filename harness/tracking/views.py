@@ -2,7 +2,7 @@
 
 MLflow has no API for them (mlflow#9604). Its interface reads them from experiment tags `mlflow.sharedViewState.<id>`:
 read from the interface's own code in 3.17.2, so they are written only to versions where the same was seen. Elsewhere
-figures/overview.html, an artifact of the parent run, shows the main chart. A view chosen from the menu opens as a
+report.html, an artifact of the parent run, shows the main chart. A view chosen from the menu opens as a
 table: that it shows charts is said only by its address, so addresses are what is given away (`links`).
 """
 

@@ -49,18 +49,18 @@ def send(given, tmp_path: Path) -> str:
     """A comparison of which every view has something to show; the experiment's id."""
     results = []
     with given.tracker().invocation(given.corpus, "cfg") as invocation:
-        for system, colour in COLOURS.items():
+        for system in COLOURS:
             kind, site = ("dictionary", "mlp.0") if "+" in system else ("subject", "")
             for seed in (0, 1):
                 columns = {"dead_share": 0.1, "explained_variance": 0.5} if site else {}
                 curve = given.curve(tmp_path / system / str(seed) / "curve.jsonl", range(1, 9), **columns)
                 figures = [Measurement(name, value + seed / 9, "", "lower", 1) for name, value in FIGURES.items()]
                 result = SeedResult(system, kind, seed, figures, RowProvenance())
-                with invocation.row(system, seed, kind, [site], colour) as run:
+                with invocation.row(system, seed, kind, [site]) as run:
                     run.curve(curve, site)
                     run.finish(result)
                 results.append(result)
-        invocation.finish(given.finished_folder(tmp_path / "out", results), tmp_path / "out")
+        invocation.finish(given.finished_folder(tmp_path / "out", results), tmp_path / "out", COLOURS)
     return given.runs()[0].info.experiment_id
 
 

@@ -31,7 +31,9 @@ def test_a_curve_that_is_moved_is_found_where_it_went(tmp_path: Path) -> None:
         for old in tmp_path.glob("*/curve.jsonl"):
             old.unlink()
         (tmp_path / folder).mkdir()
-        (tmp_path / folder / "curve.jsonl").write_text("".join(f'{{"step": {step}}}\n' for step in steps))
+        (tmp_path / folder / "curve.jsonl").write_text(
+            "".join(f'{{"step": {step}, "in": "{folder}"}}\n' for step in steps)
+        )
         seen.append([row["step"] for row in tail.rows()])
     assert seen == [[1, 2], [3]]
 

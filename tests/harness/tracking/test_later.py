@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from harness.experiment.schema import load
+from harness.report.style import marks
 from harness.run import comparison
 from harness.run.numerics import Numerics
 from harness.run.plan import make_plan
 from harness.store.stages import Store
+from harness.tables.folder import read
 from harness.tracking.later import log_results
 
 pytestmark = pytest.mark.slow
@@ -43,7 +45,7 @@ SMALL = (
     "training.tokens=4096", "dictionary_training.train_tokens=4096", "references=[bigram]", "metrics=[loss, sparsity]"
 )  # fmt: skip
 # What two sendings cannot share: who sent it, when, and the runs' own ids.
-THEIR_OWN = ("harness.process", "mlflow.parentRunId", "mlflow.runName", "mlflow.runColor", "mlflow.note.content")
+THEIR_OWN = ("harness.process", "mlflow.parentRunId", "mlflow.runName", "mlflow.note.content")
 
 
 def test_a_run_sent_later_is_what_it_would_have_been_live(given, tmp_path: Path) -> None:
@@ -51,7 +53,8 @@ def test_a_run_sent_later_is_what_it_would_have_been_live(given, tmp_path: Path)
     comparison.run(plan, Store(given.store), tmp_path / "out")
     later = type(given)(tmp_path / "later")
     shutil.copytree(given.store, later.store, ignore=shutil.ignore_patterns("mlflow"))
-    log_results(tmp_path / "out", later.store)
+    colours = {system: mark.colour for system, mark in marks(read(tmp_path / "out")).items()}
+    log_results(tmp_path / "out", later.store, lambda _: colours)
     live, logged = of_smoke(given), of_smoke(later)
     assert live.keys() == logged.keys() == {"", "bigram", "dense", "dense+topk", "peer"}
     for system, run in live.items():
@@ -62,6 +65,7 @@ def test_a_run_sent_later_is_what_it_would_have_been_live(given, tmp_path: Path)
         assert files(given, run) == files(later, other)
         for key in (key for key in run.data.metrics if key.startswith("train/")):
             assert points(given, run, key) == points(later, other, key)
+        assert run.data.tags.get("mlflow.runColor") == colours.get(system)
     headlines = [{k: v for k, v in of[""].data.metrics.items() if k.startswith("headline/")} for of in (live, logged)]
     assert headlines[0] == headlines[1] != {}
     assert {"loss/splice_cost", "train/mlp_out.0/explained_variance"} <= live["dense+topk"].data.metrics.keys()

@@ -26,10 +26,10 @@ def test_an_invocation_leaves_parent_child_params_curve_figures_and_corpus(given
         ("dense", 0): {"tokens": 8, "optimizer": {"lr": 0.2}},
     }
     with given.tracker().invocation(given.corpus, "cfg", rows=rows, matched="tokens") as invocation:
-        with invocation.row(TOPK, 0, "dictionary", ["L1.mlp+out"], colour="#0072B2") as run:
+        with invocation.row(TOPK, 0, "dictionary", ["L1.mlp+out"]) as run:
             run.curve(curve, prefix="L1.mlp+out")
             run.finish(given.result())
-        invocation.finish(table, tmp_path / "results")
+        invocation.finish(table, tmp_path / "results", {TOPK: "#0072B2"})
     client = given.client()
     parent, child = given.runs()
     assert (parent.info.status, child.info.status) == ("FINISHED", "FINISHED")
