@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from harness.tables.table import Difference
+from harness.tables.verdict import verdict
 from harness.tracking import notes
 from harness.tracking.recorded import _LONGEST_TAG
 
@@ -19,7 +20,9 @@ def test_a_comparison_opens_with_its_verdict_in_plain_text_then_where_to_look(gi
         }
     )
     first, _, charts, *rest = notes.of_comparison(judged, {"cost": "#/there"}).splitlines()
-    assert first.startswith("Spliced bits per byte (lower is better), against dense: better: peer -0.1")
+    assert "`" in verdict(judged)[0]  # which lists would show as it stands
+    assert first == verdict(judged)[0].replace("`", "")
+    assert {"peer", "dense"} <= set(first.replace(",", "").split())
     assert charts == "Charts: [cost](#/there)"
     assert any(line.startswith("| `peer` |") for line in rest)
 
