@@ -45,7 +45,8 @@ def unit(site: str, number: int, hostile: bool = False) -> dict[str, Any]:
     context = {"p": [0, 1, 2], "s": [0, 99, 0], "at": 1, "d": 7}
     partner = {
         "site": site, "unit": number + 1, "lift": 3.0, "neither": 70, "a": 10, "b": 12, "both": 8,
-        "examples": {"a": context, "b": None, "both": context}, "excess": 0.5, "floor": 0.125, "text": "so it", "token": " is",
+        "examples": {"a": context, "b": None, "both": context},
+        "excess": 0.5, "floor": 0.125, "text": "so it", "token": " is",
         "next": {"neither": [], "a": [[0, 0.5]], "b": [], "both": [[2, 0.75], [1, 0.25]]},
     }  # fmt: skip
     return {
