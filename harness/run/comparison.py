@@ -266,8 +266,13 @@ def _curves(row: PlannedRow, store: Store) -> Iterator[tuple[curves.Source, Path
         yield from (((name, seed, site), folder / site / CURVE_FILE) for site in DictionaryRecord.load(folder).curves())
 
 
+# Pairs and units for eyes, which the stages of metrics hold: report.html and units.md have the same with more around it.
+_TOLD_ELSEWHERE = ("pairs.md", "pairs.html", "units.html")
+
+
 def _copy_readable(stage: Path, details: Path) -> None:
     """What a metric left for people, from its stage into the results folder."""
     for file in sorted(path for path in stage.iterdir() if path.suffix in (".md", ".html", ".parquet")):
-        details.mkdir(parents=True, exist_ok=True)
-        write_atomically(details / file.name, file.read_bytes())
+        if file.name not in _TOLD_ELSEWHERE:
+            details.mkdir(parents=True, exist_ok=True)
+            write_atomically(details / file.name, file.read_bytes())
