@@ -266,7 +266,7 @@ def _curves(row: PlannedRow, store: Store) -> Iterator[tuple[curves.Source, Path
         yield from (((name, seed, site), folder / site / CURVE_FILE) for site in DictionaryRecord.load(folder).curves())
 
 
-# Pairs and units for eyes, which the stages of metrics hold: report.html and units.md have the same with more around it.
+# Pairs and units for eyes, as stages of metrics hold them: report.html and units.md have the same with more around it.
 _TOLD_ELSEWHERE = ("pairs.md", "pairs.html", "units.html")
 
 
