@@ -9,6 +9,7 @@ from harness.corpus import Corpus
 from harness.experiment.rows import SubjectSpec, SystemSpec
 from harness.experiment.schema import EvaluationConfig
 from harness.tables.measurement import Measurement
+from harness.tables.warnings import AT_AN_END
 from harness.training.record import TrainingRecord
 from harness.training.trials import Choice
 
@@ -39,7 +40,11 @@ def how_trained(spec: SubjectSpec, folder: Path) -> list[str]:
 
 def how_chosen(choices: Mapping[str, Choice], spec: SystemSpec) -> list[str]:
     """Which shape and rates were chosen for a row, by which trials. Those of its subject stand at the subject's row."""
-    return [choices[spec.name].note()] if spec.name in choices else []
+    if spec.name not in choices:
+        return []
+    choice = choices[spec.name]
+    ends = [one.what for one in choice.rounds if len(one.tried) > 2 and one.taken in (0, len(one.tried) - 1)]
+    return [choice.note(), *([f"{AT_AN_END}: {', '.join(ends)}"] if ends else [])]
 
 
 def searched(choices: Mapping[str, Choice], spec: SystemSpec) -> list[Measurement]:

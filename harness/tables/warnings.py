@@ -9,6 +9,8 @@ from harness.tables.roads import is_control
 from harness.tables.table import Row, Table
 
 CARRIED = 0.8  # of what its layers do that a row's units must carry, or the table says that they do not
+# How the note of a row begins whose candidates were tried in an order, and that took the first or the last of them.
+AT_AN_END = "chosen at an end of what was tried"
 SCORED = 0.8  # of a row's live units that must have been scored
 
 
@@ -24,6 +26,8 @@ def warnings(table: Table) -> list[str]:
         )
     if loose := [row for row in table.rows if any(note.startswith("not converged") for note in row.notes)]:
         said.append(f"Not converged, so that more training may change them: {_names(loose)}.")
+    if ends := [row for row in table.rows if any(note.startswith(AT_AN_END) for note in row.notes)]:
+        said.append(f"Chosen at an end of what was tried, so that a better one may lie beyond it: {_names(ends)}.")
     if apart := [row for row in table.rows if row.unmatched is not None]:
         said.append(f"Not matched with the rest: {', '.join(f'`{r.system}` ({r.unmatched})' for r in apart)}.")
     for metric in table.headline:

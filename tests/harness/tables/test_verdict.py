@@ -10,7 +10,7 @@ from harness.tables.measurement import Measurement
 from harness.tables.splice import NATIVE, SPLICED, with_splice_cost
 from harness.tables.table import RowProvenance, Table
 from harness.tables.verdict import verdict
-from harness.tables.warnings import warnings
+from harness.tables.warnings import AT_AN_END, warnings
 
 from .test_table import provenance
 
@@ -149,3 +149,12 @@ def test_the_part_of_a_dictionary_that_its_subject_paid_is_said() -> None:
     assert verdict(made)[-1] == (
         "Of the +0.159 of `dense+topk`, +0.139 is its subject, which trained on less, and +0.020 the splice."
     )
+
+
+def test_rows_chosen_at_an_end_of_what_was_tried_are_warned_of() -> None:
+    results = [*of_seeds("dense", SPLICED, [2.0, 2.1, 1.9]), *of_seeds("peer", SPLICED, [2.0, 2.1, 1.9])]
+    for one in results[:3]:
+        one.notes.append(f"{AT_AN_END}: shape")
+    assert warnings(build("mine", results, provenance(), None, [])) == [
+        "Chosen at an end of what was tried, so that a better one may lie beyond it: `dense`."
+    ]
