@@ -179,8 +179,10 @@ def report(
         _say(f"page: {compare.write(found, path)}")
         return
     table = read(results[0])
-    drawn = figures.drawings(table, curves.read(results[0]))
-    figures.write(drawn, results[0] / "figures")
+    learnt = curves.read(results[0])
+    drawn = figures.drawings(table, learnt)
+    # Without the curves nobody can draw training again.
+    figures.write(drawn, results[0] / "figures", [] if learnt else ["training.png"])
     _say(f"page: {render.write(table, drawn, results[0], out)}")
 
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from harness.base.files import write_atomically
 
-FILE = "details/curves.json"
+FILE = "curves.json"
 MOST = 60  # points of a curve
 # What is drawn, as training writes it; and what the axis says.
 SHOWN = {
@@ -55,7 +55,7 @@ def write(curves: list[Curve], results: Path) -> None:
 
 
 def read(results: Path) -> list[Curve]:
-    """Those that a results folder keeps; none where it was copied without its details."""
+    """Those that a results folder keeps; none where an older run made it."""
     path = results / FILE
     return [Curve.model_validate(one) for one in json.loads(path.read_text())] if path.is_file() else []
 

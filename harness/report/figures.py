@@ -40,11 +40,11 @@ def drawings(table: Table, curves: Sequence[Curve]) -> list[Drawing]:
     return [one for one in found if one is not None]
 
 
-def write(drawn: Sequence[Drawing], folder: Path) -> list[Path]:
-    """A PNG of each into `folder`; pictures of an earlier run that are not among them go."""
+def write(drawn: Sequence[Drawing], folder: Path, spared: Sequence[str] = ()) -> list[Path]:
+    """A PNG of each into `folder`; pictures of an earlier run that are not among them go, but for those `spared`."""
     folder.mkdir(parents=True, exist_ok=True)
     written = [folder / f"{one.name}.png" for one in drawn]
-    for stale in {*folder.glob("*.png"), folder / "overview.html"} - set(written):
+    for stale in {*folder.glob("*.png"), folder / "overview.html"} - {*written, *(folder / name for name in spared)}:
         stale.unlink(missing_ok=True)
     for one, path in zip(drawn, written, strict=True):
         write_atomically(path, one.png())

@@ -70,6 +70,9 @@ def test_figures_are_drawn_for_what_the_table_has_and_those_of_an_earlier_run_go
         (tmp_path / stale).write_bytes(b"of an earlier run")
     written = figures.write(figures.drawings(of(*PLAIN), []), tmp_path)
     assert {path.name for path in written} == {"difference.png", "losses.png"} == {p.name for p in tmp_path.iterdir()}
+    (tmp_path / "training.png").write_bytes(b"nobody can draw it again")
+    figures.write([], tmp_path, ["training.png"])
+    assert {path.name for path in tmp_path.iterdir()} == {"training.png"}
 
 
 def test_the_same_table_gives_the_same_bytes() -> None:
