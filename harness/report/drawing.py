@@ -96,8 +96,8 @@ def whiskers(base: alt.Chart, field: str, channel: alt.X | alt.Y, across: alt.X 
     along, other = ("x", "y") if isinstance(channel, alt.X) else ("y", "x")
     ends = {along: low, f"{along}2": f"{field}_high", other: across}
     if isinstance(color, str):
-        return base.mark_rule(strokeWidth=1.5, color=color).encode(**ends)
-    return base.mark_rule(strokeWidth=1.5).encode(**ends, color=color)
+        return base.mark_rule(strokeWidth=1.5, aria=False, color=color).encode(**ends)
+    return base.mark_rule(strokeWidth=1.5, aria=False).encode(**ends, color=color)
 
 
 def tooltip(*fields: str) -> list[alt.Tooltip]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from harness.tables.cells import cell, difference, figure_cell, heading
 from harness.tables.columns import any_figure
 from harness.tables.roads import Group, groups, road
-from harness.tables.splice import COST, SPLICED
+from harness.tables.splice import COST, NATIVE, SPLICED
 from harness.tables.table import Row, Table
 
 MOST = 8
@@ -61,13 +61,16 @@ def _loss(table: Table) -> list[Column]:
 
     def of(row: Row) -> str:
         if row.system not in found:
-            return f"{figure_cell(row, SPLICED)} (itself)" if row.system in others else figure_cell(row, SPLICED)
+            if row.kind == "reference":  # it has no units to run through
+                return f"{figure_cell(row, NATIVE)} (no difference)"
+            return f"{figure_cell(row, SPLICED)}{' (itself)' if row.system in others else ''}"
         apart = f" from {found[row.system].b}" if len(others) > 1 else ""
         return difference(found[row.system]) + apart
 
     def point(row: Row) -> Point | None:
-        d = found.get(row.system)
-        return None if d is None else Point(d.value, d.low, d.high, d.b, d.verdict or "")
+        if (d := found.get(row.system)) is not None:
+            return Point(d.value, d.low, d.high, d.b, d.verdict or "")
+        return Point(0.0, None, None, row.system) if row.system in others else None
 
     against = next(iter(others)) if len(others) == 1 else "the row it is compared with"
     return [Column(f"{heading(table, SPLICED)}, minus {against}", SPLICED, of, point)]

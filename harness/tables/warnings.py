@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from harness.tables.cells import title
 from harness.tables.roads import is_control
+from harness.tables.splice import NATIVE, SPLICED
 from harness.tables.table import Row, Table
 
 CARRIED = 0.8  # of what its layers do that a row's units must carry, or the table says that they do not
@@ -28,6 +29,7 @@ def warnings(table: Table) -> list[str]:
         said.append(f"Not converged, so that more training may change them: {_names(loose)}.")
     if ends := [row for row in table.rows if any(note.startswith(AT_AN_END) for note in row.notes)]:
         said.append(f"Chosen at an end of what was tried, so that a better one may lie beyond it: {_names(ends)}.")
+    said += _counting(table)
     if apart := [row for row in table.rows if row.unmatched is not None]:
         said.append(f"Not matched with the rest: {', '.join(f'`{r.system}` ({r.unmatched})' for r in apart)}.")
     for metric in table.headline:
@@ -47,6 +49,19 @@ def warnings(table: Table) -> list[str]:
     if table.provenance.dirty:
         said.append("Made from a tree with uncommitted changes.")
     return [*said, *_carried(table), *_left_out(table)]
+
+
+def _counting(table: Table) -> Iterator[str]:
+    """Rows that lose more than the best of what only counts tokens."""
+    counted = [row for row in table.rows if row.kind == "reference" and NATIVE in row.metrics]
+    rows = [row for row in table.rows if SPLICED in row.metrics and not is_control(row)]
+    if not counted or not rows:
+        return
+    best = min(counted, key=lambda row: row.metrics[NATIVE].value)
+    loss = best.metrics[NATIVE].value
+    if beaten := [row for row in rows if row.metrics[SPLICED].value > loss]:
+        which = "every row" if len(beaten) == len(rows) else _names(beaten)
+        yield f"`{best.system}`, which only counts tokens, loses less ({loss:.3f} bits per byte) than {which}."
 
 
 def _carried(table: Table) -> Iterator[str]:

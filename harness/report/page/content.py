@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness.report.style import marks, sweep
+from harness.report.style import GREY, marks, sweep
 from harness.tables.cells import base, heading
 from harness.tables.columns import TIMED, families
 from harness.tables.headline import front, grouped
@@ -14,7 +14,7 @@ from harness.tables.table import Figure, Row, Table
 
 def content(table: Table) -> dict[str, Any]:
     """As JSON can hold it. Numbers have six significant digits."""
-    looks, (_, on_front) = marks(table), front(table)
+    looks, (units, on_front) = marks(table), front(table)
     groups = {row.system: group.title for group in grouped(table) for row in group.rows}
     return {
         "rows": [
@@ -28,6 +28,7 @@ def content(table: Table) -> dict[str, Any]:
                 "matched": row.unmatched is None,
                 "front": row.system in on_front,
                 **_look(table, row, looks),
+                "seeds": row.seeds,
                 "figures": {name: _figure(figure) for name, figure in row.metrics.items()},
             }
             for group in grouped(table)
@@ -38,6 +39,7 @@ def content(table: Table) -> dict[str, Any]:
             for name, metrics in families(table)
             if name != TIMED
         ],
+        "front_units": units,
         "baseline": base(table) or None,
         "differences": _differences(table),
     }
@@ -45,7 +47,7 @@ def content(table: Table) -> dict[str, Any]:
 
 def _look(table: Table, row: Row, looks: Any) -> dict[str, str]:
     if row.system not in looks:
-        return {"colour": "#666666", "shape": "stroke"}
+        return {"colour": GREY, "shape": "cross"}
     return {"colour": looks[row.system].colour, "shape": looks[row.system].shape}
 
 

@@ -31,6 +31,8 @@ from harness.tables.warnings import warnings
 FILE = "report.html"
 _HERE = Path(__file__).parent
 _SCRIPTS = ("page.js", "scoreboard.js", "explore.js", "units.js")
+_GEOMETRY = re.compile(r'(?<= )(d|transform|x|x1|x2|y|y1|y2|points|width|height)="[^"]*"')
+_LONG = re.compile(r"(-?\d+\.\d{2})\d+")
 _TRAINING = "training"  # how names of drawings of curves begin
 
 
@@ -93,9 +95,8 @@ def _json(value: Any) -> Markup:
 
 
 def _svg(drawing: Drawing) -> Markup:
-    """The picture, its numbers with two decimals; its title stands in the caption."""
-    text = drawing.svg()
-    text = re.sub(r"(-?\d+\.\d{2})\d+", r"\1", text)
+    """The picture, places in it with two decimals; its title stands in the caption."""
+    text = _GEOMETRY.sub(lambda found: _LONG.sub(r"\1", found[0]), drawing.svg())
     return Markup(text.replace("<svg ", f'<svg role="img" aria-label="{escape(drawing.title)}" ', 1))
 
 

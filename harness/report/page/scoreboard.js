@@ -8,14 +8,21 @@
   // Two-sided 95% points of Student's t, by degrees of freedom.
   const T = [null, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262];
 
+  for (const row of board.querySelectorAll("tr[data-system]")) {
+    const code = row.cells[0].querySelector("code");
+    const button = element("button", { type: "button", class: "pin", title: "Pin this row in every figure", onclick: () => pins.toggle(row.dataset.system) });
+    code.replaceWith(button);
+    button.append(code);
+  }
+
   [...board.tHead.rows[0].cells].forEach((cell, column) => {
     const button = element("button", { type: "button", onclick: () => sort(cell, column) });
     button.append(...cell.childNodes);
     cell.append(button);
   });
 
-  function sort(cell, column) {
-    const up = cell.getAttribute("aria-sort") !== "ascending";
+  function sort(cell, column, again = false) {
+    const up = (cell.getAttribute("aria-sort") !== "ascending") !== again;
     for (const other of board.tHead.rows[0].cells) other.removeAttribute("aria-sort");
     cell.setAttribute("aria-sort", up ? "ascending" : "descending");
     const key = (row) => {
@@ -36,7 +43,7 @@
 
   const column = [...board.tHead.rows[0].cells].findIndex((cell) => cell.dataset.metric === SPLICED);
   const rows = page.rows.filter((row) => row.kind !== "reference" && row.figures[SPLICED]);
-  if (column < 0 || !page.baseline || rows.length < 2) return;
+  if (column < 0 || !page.differences[SPLICED] || rows.length < 2) return;
   const first = new Map([...board.querySelectorAll("tr[data-system]")].map((row) => [
     row.dataset.system, [[...row.cells[column].childNodes], row.cells[column].dataset.sort]]));
   const heading = board.tHead.rows[0].cells[column].firstChild;
@@ -57,25 +64,24 @@
         if (value === undefined) delete cell.dataset.sort; else cell.dataset.sort = value;
         continue;
       }
-      const [mean, low, high] = bySeed(row.figures[SPLICED][3], base.figures[SPLICED][3]);
+      const [mean, low, high] = bySeed(row, base);
       cell.replaceChildren(row === base ? "(itself)" : mean === null ? "n/a" :
         `${mean > 0 ? "+" : ""}${short(mean)}` + (low === null ? "" : ` [${short(low)}, ${short(high)}]`));
-      cell.dataset.sort = mean;
+      if (mean === null) delete cell.dataset.sort; else cell.dataset.sort = mean;
     }
+    const sorted = board.tHead.querySelector("[aria-sort]");
+    if (sorted) sort(sorted, sorted.cellIndex, true);
   });
 
-  function bySeed(ours, theirs) {
-    const apart = ours.map((value, i) => (value === null || theirs[i] === null || theirs[i] === undefined ? null : value - theirs[i]));
-    const known = apart.filter((value) => value !== null);
+  function bySeed(row, base) {
+    const theirs = new Map(base.seeds.map((seed, i) => [seed, base.figures[SPLICED][3][i]]));
+    const known = row.seeds.map((seed, i) => [row.figures[SPLICED][3][i], theirs.get(seed)])
+      .filter(([ours, other]) => typeof ours === "number" && typeof other === "number").map(([ours, other]) => ours - other);
     if (!known.length) return [null, null, null];
-    const mean = known.reduce((a, b) => a + b, 0) / known.length, t = T[known.length - 1];
-    if (known.length < 2 || !t) return [mean, null, null];
+    const mean = known.reduce((a, b) => a + b, 0) / known.length, t = T[known.length - 1] || 1.96;
+    if (known.length < 2) return [mean, null, null];
     const spread = Math.sqrt(known.reduce((sum, value) => sum + (value - mean) ** 2, 0) / (known.length - 1) / known.length);
     return [mean, mean - t * spread, mean + t * spread];
   }
 
-  board.addEventListener("click", (event) => {
-    const row = event.target.closest("tr[data-system]");
-    if (row) pins.toggle(row.dataset.system);
-  });
 })();

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import log10
 
+from harness.tables.build import nothing_real
 from harness.tables.headline import Column, Point, columns, front, grouped
 from harness.tables.table import Table
 
@@ -26,7 +27,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Dot:
-    """Places on an axis of 0 to _WIDTH; zero: where the column's 0 is, if it is on the axis."""
+    """Places on an axis of 0 to _WIDTH; zero: where the column's 0 is, or what a control would have, if on the axis."""
 
     at: float
     low: float
@@ -62,7 +63,12 @@ def scoreboard(table: Table) -> Scoreboard:
         )
         for group in grouped(table)
     ]
-    return Scoreboard([c.heading for c in shown], [c.metric for c in shown], groups, units)
+    return Scoreboard(
+        [c.heading for c in shown],
+        [c.metric for c in shown],
+        groups,
+        None if units is None else units.replace("_", " "),
+    )
 
 
 @dataclass(frozen=True)
@@ -101,8 +107,12 @@ def _cells(row, shown: Sequence[Column], axes: Sequence[_Axis | None]) -> Iterat
         dot = None
         if axis is not None:
             ends = (point.value if point.low is None else point.low, point.value if point.high is None else point.high)
-            crosses = axis.low < 0 < axis.high and not axis.logarithmic
+            nothing = (nothing_real(column.metric) or 0.0) if point.compared_with is None else 0.0
+            crosses = axis.low < nothing < axis.high and not axis.logarithmic
             dot = Dot(
-                axis.place(point.value), axis.place(ends[0]), axis.place(ends[1]), axis.place(0) if crosses else None
+                axis.place(point.value),
+                axis.place(ends[0]),
+                axis.place(ends[1]),
+                axis.place(nothing) if crosses else None,
             )
         yield Cell(text.removesuffix(verdict).rstrip(), point.value, f"{icon} {verdict}".strip(), dot)

@@ -6,18 +6,21 @@
   if (!root) return;
   const SHOWN = 200;
   const packs = new Map([...document.querySelectorAll("script.units")].map((script) => [script.dataset.system, script]));
+  if (!packs.size) return;
   const opened = new Map();
   const state = { system: [...packs.keys()][0], layer: "", text: "", order: "telling", shown: SHOWN, at: null, beside: null };
 
-  async function open(system) {
-    if (!opened.has(system)) {
-      const bytes = Uint8Array.from(atob(packs.get(system).textContent), (sign) => sign.charCodeAt(0));
-      const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
-      const reports = JSON.parse(await new Response(stream).text());
-      for (const unit of reports.units) unit.reports = reports;
-      opened.set(system, reports);
-    }
+  function open(system) {
+    if (!opened.has(system)) opened.set(system, inflate(system));
     return opened.get(system);
+  }
+  async function inflate(system) {
+    const bytes = Uint8Array.from(atob(packs.get(system).textContent), (sign) => sign.charCodeAt(0));
+    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
+    const reports = JSON.parse(await new Response(stream).text());
+    for (const unit of reports.units) unit.reports = reports;
+    reports.explained = reports.units.some((unit) => unit.said);
+    return reports;
   }
 
   const layerOf = (unit) => unit.site.split(".").pop();
@@ -45,13 +48,14 @@
   }
   function above(unit) {
     const first = Object.values(scores(unit)).find((one) => one.real !== undefined);
-    return first ? first.real - (first.controls.random_dictionary ?? Math.max(...Object.values(first.controls))) : null;
+    const nothing = first && (first.controls.random_dictionary ?? first.controls.another_unit ?? first.controls.shuffled);
+    return nothing === null || nothing === undefined ? null : first.real - nothing;
   }
   const excess = (unit) => Math.max(...unit.partners.map((partner) => (partner.excess ?? -Infinity) - (partner.floor ?? 0)), -Infinity);
   const score = (unit) => { const first = Object.values(scores(unit)).find((one) => one.real !== undefined); return first ? first.real : null; };
   const ORDERS = {
     telling: ["score above random directions", above], score: ["score", score], often: ["density, the most first", (unit) => unit.density],
-    seldom: ["density, the least first", (unit) => -unit.density], excess: ["excess of its strongest pair", (unit) => (isFinite(excess(unit)) ? excess(unit) : null)],
+    seldom: ["density, the least first", (unit) => -unit.density], excess: ["excess above floor of its strongest pair", (unit) => (isFinite(excess(unit)) ? excess(unit) : null)],
     number: ["number", (unit) => -unit.unit],
   };
 
@@ -79,6 +83,11 @@
     state.system = system;
     systems.querySelector("select").value = system;
     const reports = await open(system);
+    if (state.system !== system) return reports;
+    if (state.at && state.at.reports !== reports) state.at = null;
+    const select = orders.querySelector("select");
+    for (const option of select.options) option.disabled = !reports.explained && ["telling", "score"].includes(option.value);
+    if (select.selectedOptions[0].disabled) select.value = state.order = "often";
     const sites = [...new Set(reports.units.map((unit) => layerOf(unit)))];
     layers.replaceChildren(element("option", { value: "" }, "all"), ...sites.map((layer) => element("option", { value: layer }, layer)));
     state.layer = "";
@@ -88,33 +97,44 @@
   }
 
   async function fill() {
-    const reports = await open(state.system);
+    const system = state.system, reports = await open(system);
+    if (state.system !== system) return;
     const key = ORDERS[state.order][1];
     const found = reports.units.filter((unit) => (!state.layer || layerOf(unit) === state.layer) && (!state.text || searchable(unit).includes(state.text)))
       .map((unit) => [key(unit), unit]).sort(([a], [b]) => (a === null) - (b === null) || b - a).map(([, unit]) => unit);
     const live = reports.sites.reduce((sum, site) => sum + site.live, 0), all = reports.sites.reduce((sum, site) => sum + site.n_units, 0);
     summary.textContent = `${found.length} of ${reports.units.length} units described; ${live.toLocaleString("en")} of ${all.toLocaleString("en")} fire on ${reports.tokens.toLocaleString("en")} tokens of ${reports.documents} documents.`;
     list.replaceChildren(...found.slice(0, state.shown).map((unit) => element("li", {}, element("button", { type: "button", "data-address": address(unit), "aria-current": String(unit === state.at), onclick: () => show(unit) },
-      name(unit), element("small", {}, `${(100 * unit.density).toPrecision(2)}% · ${unit.said ? unit.said.text : unit.promoted.slice(0, 4).map((i) => visible(piece(reports, i))).join(" ")}`)))));
+      name(unit), element("small", {}, `${state.order === "excess" && isFinite(excess(unit)) ? `${short(excess(unit))} bit · ` : ""}${(100 * unit.density).toPrecision(2)}% · ${unit.said ? unit.said.text : unit.promoted.slice(0, 4).map((i) => visible(piece(reports, i))).join(" ")}`)))));
     if (found.length > state.shown) list.append(element("li", {}, element("button", { type: "button", onclick: () => { state.shown += SHOWN; fill(); } }, `${found.length - state.shown} more`)));
     if (!state.at && found.length) show(found[0], false);
   }
 
-  function show(unit, addressed = true) {
+  // told: by a person, who gets an address to go back to, and the card in view.
+  function show(unit, told = true) {
     state.at = unit;
     const both = state.beside && state.beside !== unit ? [state.beside, unit] : [unit];
     cards.replaceChildren(...both.map(card));
     for (const button of list.querySelectorAll("button")) button.setAttribute("aria-current", String(button.dataset.address === address(unit)));
-    if (addressed) history.replaceState(null, "", `#unit/${address(unit)}${both.length > 1 ? `/vs/${address(state.beside)}` : ""}`);
+    if (!told) return;
+    history.pushState(null, "", `#unit/${address(unit)}${both.length > 1 ? `/vs/${address(state.beside)}` : ""}`);
+    const heading = cards.querySelector("article:last-child h3");
+    if (cards.getBoundingClientRect().top < 0) { cards.scrollIntoView(); heading.focus({ preventScroll: true }); }
   }
 
   function card(unit) {
     const held = state.beside === unit, { reports } = unit;
-    const hold = element("button", { type: "button", "aria-pressed": String(held), onclick: () => { state.beside = held ? null : unit; show(state.at || unit); } }, held ? "let go" : "hold beside");
-    const made = element("article", { class: "card" }, element("h3", {}, `${reports.system}, ${name(unit)}`), hold,
+    const hold = element("button", { type: "button", "aria-pressed": String(held), onclick: () => { if (held) state.beside = null;
+      else {
+        const other = state.beside;
+        state.beside = unit;
+        if (other && state.at === unit) state.at = other;
+      }
+      show(state.at || unit); } }, held ? "let go" : "hold beside");
+    const made = element("article", { class: "card" }, element("h3", { tabindex: -1 }, `${reports.system}, ${name(unit)}`), hold,
       element("p", {}, `Fires on ${unit.fired.toLocaleString("en")} of ${reports.tokens.toLocaleString("en")} tokens (${(100 * unit.density).toPrecision(3)}%); strength ${short(unit.mean_strength)} in the mean, ${short(unit.max_strength)} at most.`));
     if (unit.said) made.append(element("p", {}, element("b", {}, unit.said.text), ` (${unit.said.by})`), ...Object.entries(scores(unit)).filter(([, one]) => one.real !== undefined).map(([scorer, one]) => axis(scorer, one)));
-    else made.append(element("p", { class: "says" }, "Not among the units that were explained."));
+    else made.append(element("p", { class: "says" }, reports.explained ? "Not among the units that were explained." : "No auto-interpretation was run here: nothing says whether this unit says more than a random direction."));
     made.append(histogram(unit));
     if (unit.domains.length) made.append(element("p", {}, "Domains, share of its firings (of all tokens): ", unit.domains.map(([domain, share, of]) => `${domain} ${(100 * share).toFixed(0)}% (${(100 * of).toFixed(0)}%)`).join(", ")));
     for (const [title, tokens] of [["Promotes", unit.promoted], ["Suppresses", unit.suppressed]])
@@ -130,7 +150,7 @@
     const tokens = context.p.map((index, i) => {
       const strength = context.s[i], text = visible(piece(reports, index));
       const fires = strength > 0;
-      return element("span", { class: `t${i === context.at ? " trigger" : ""}`, tabindex: fires ? 0 : false, title: fires ? `${strength}% of its strongest` : false, "aria-label": fires ? `${text}, ${strength}%` : false,
+      return element("span", { class: `t${i === context.at ? " trigger" : ""}`, tabindex: i === context.at ? 0 : false, title: fires ? `${strength}% of its strongest` : false, "aria-label": fires ? `${text}, ${strength}%` : false,
         style: fires ? `background:rgba(var(--mark),${(0.12 + 0.5 * strength / 99).toFixed(2)});border-bottom-width:${1 + Math.round(3 * strength / 99)}px` : false }, text);
     });
     return element("div", { class: "context" }, ...tokens);
@@ -141,14 +161,16 @@
     const made = drawn("svg", { width, height: 46, role: "img", "aria-label": `${scorer} ${statistic}: ${real}; controls: ${Object.entries(controls).map(([key, value]) => `${key} ${value}`).join(", ")}` });
     made.append(drawn("path", { d: `M10 24H${width - 10}`, stroke: "currentColor", opacity: 0.4 }));
     for (const [control, value] of Object.entries(controls)) {
-      const mark = drawn("path", { d: `M${x(value)} 18V30`, stroke: control === "random_dictionary" ? "#b3261e" : "currentColor", "stroke-width": control === "random_dictionary" ? 3 : 1.2 });
+      const mark = drawn("path", { d: `M${x(value)} 18V30`, class: control === "random_dictionary" ? "random" : "", stroke: "currentColor", "stroke-width": control === "random_dictionary" ? 3 : 1.2 });
       mark.append(drawn("title", {}, `${control.replaceAll("_", " ")}: ${value}`));
       made.append(mark);
     }
-    made.append(drawn("circle", { cx: x(real), cy: 24, r: 5, fill: "#0b5fa5" }));
-    const said = controls.random_dictionary === undefined ? "" : `; random direction ${controls.random_dictionary} (red)`;
-    made.append(drawn("text", { x: 10, y: 12 }, `${scorer} ${statistic.replaceAll("_", " ")} ${real}${said}`), drawn("text", { x: 10, y: 42 }, String(low)), drawn("text", { x: width - 18, y: 42 }, "1"));
-    return made;
+    made.append(drawn("circle", { cx: x(real), cy: 24, r: 5, class: "real" }));
+    made.append(drawn("text", { x: 10, y: 42 }, String(low)), drawn("text", { x: width - 18, y: 42 }, "1"));
+    const random = controls.random_dictionary;
+    const said = random === undefined ? "" : `; random direction ${random}, so ${real >= random ? "above" : "below"} it by ${short(Math.abs(real - random), 2)}`;
+    const others = Object.entries(controls).filter(([key]) => key !== "random_dictionary").map(([key, value]) => `${key.replaceAll("_", " ")} ${value}`);
+    return element("div", {}, element("p", {}, `${scorer} ${statistic.replaceAll("_", " ")} ${real}${said}`), made, element("p", { class: "says" }, `Other controls: ${others.join(", ") || "none"}.`));
   }
 
   function histogram(unit) {
@@ -162,7 +184,7 @@
   function together(unit, partner) {
     const { reports } = unit, to = reports.units.find((one) => one.site === partner.site && one.unit === partner.unit);
     const title = `layer ${partner.site.split(".").pop()}, unit ${partner.unit}`;
-    const link = to ? element("button", { type: "button", onclick: () => show(to) }, title) : title;
+    const link = to ? element("button", { type: "button", onclick: () => show(to) }, title) : `${title} (no report here)`;
     const said = partner.excess === undefined || partner.excess === null ? "" : `; says ${short(partner.excess)} bit beyond its parts (floor ${short(partner.floor)}); edited at:`;
     const rows = [["neither", "neither"], ["a", "A alone: this unit"], ["b", "B alone: the other"], ["both", "both"]].map(([key, text]) => {
       const cell = element("td", {}, `${partner[key].toLocaleString("en")} tokens`);
@@ -173,28 +195,31 @@
       return element("tr", {}, element("th", { scope: "row" }, text), cell);
     });
     const place = partner.text === null || partner.text === undefined ? null : element("div", { class: "context" }, visible(partner.text), element("span", { class: "trigger" }, visible(partner.token)));
-    return element("div", {}, element("p", {}, link, ` ${short(partner.lift)} times as often as by chance${said}`), place, element("table", { class: "states" }, element("tbody", {}, ...rows)));
+    return element("div", {}, element("p", {}, link, `, ${short(partner.lift)} times as often as by chance${said}`), place, element("table", { class: "states" }, element("tbody", {}, ...rows)));
   }
 
+  // [system, unit]: null where the page has no such system, or no report of the unit.
   async function find(text) {
     const [system, layer, number] = text.split("/");
-    const wanted = decodeURIComponent(system || "");
-    if (!packs.has(wanted)) return null;
+    let wanted = "";
+    try { wanted = decodeURIComponent(system || ""); } catch { return [null, null]; }
+    if (!packs.has(wanted)) return [null, null];
     const reports = await open(wanted);
-    return reports.units.find((unit) => layerOf(unit) === layer && String(unit.unit) === number) || null;
+    return [wanted, reports.units.find((unit) => layerOf(unit) === layer && String(unit.unit) === number) || null];
   }
   async function follow() {
     if (!location.hash.startsWith("#unit/")) return false;
     const [first, second] = location.hash.slice("#unit/".length).split("/vs/");
-    const unit = await find(first);
-    if (!unit) { cards.replaceChildren(element("p", {}, `No report of ${decodeURIComponent(first)} in this page.`)); document.getElementById("units").scrollIntoView(); return true; }
-    state.beside = second ? await find(second) : null;
+    const [system, unit] = await find(first);
+    state.beside = second ? (await find(second))[1] : null;
+    state.text = search.value = "";
     state.at = unit;
-    await go(unit.reports.system);
-    show(unit, false);
+    await go(system || state.system);
+    if (unit) show(unit, false);
+    else cards.replaceChildren(element("p", { role: "alert" }, `No report of ${first} in this page.`));
     document.getElementById("units").scrollIntoView();
     return true;
   }
-  window.addEventListener("hashchange", follow);
+  window.addEventListener("popstate", follow);
   follow().then((followed) => followed || go(state.system));
 })();

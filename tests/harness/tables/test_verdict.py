@@ -158,3 +158,12 @@ def test_rows_chosen_at_an_end_of_what_was_tried_are_warned_of() -> None:
     assert warnings(build("mine", results, provenance(), None, [])) == [
         "Chosen at an end of what was tried, so that a better one may lie beyond it: `dense`."
     ]
+
+
+def test_what_only_counts_tokens_and_loses_less_is_named() -> None:
+    counted = of_seeds("kneser_ney", NATIVE, [2.0], kind="reference")
+    rows = [*of_seeds("dense", SPLICED, [2.2, 2.2]), *of_seeds("peer", SPLICED, [1.9, 1.9])]
+    assert warnings(build("mine", [*counted, *rows], provenance(), None, [])) == [
+        "`kneser_ney`, which only counts tokens, loses less (2.000 bits per byte) than `dense`."
+    ]
+    assert warnings(build("mine", [*counted, *rows[2:]], provenance(), None, [])) == []
