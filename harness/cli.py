@@ -265,7 +265,8 @@ def ui(
     """Open MLflow's interface on this machine's runs: prints where every experiment and each of its charts is."""
     from harness.tracking.server import link_lines, serving
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for stops in (signal.SIGINT, signal.SIGTERM):  # a shell's background job begins with the first one ignored
+        signal.signal(stops, signal.default_int_handler)
     _say("starting MLflow's server, which takes some 20 s")
     with contextlib.suppress(KeyboardInterrupt), serving(store_root(), port, host) as running:
         for line in link_lines(store_root(), running.base):

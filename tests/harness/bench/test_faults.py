@@ -59,7 +59,7 @@ def test_killed_and_stopped_runs_continue_and_two_at_once_finish_with_the_same_t
     # At the start of its last moment: on a machine that has become less busy the run could be over any later.
     bench.moments[-1] = dataclasses.replace(bench.moments[-1], seconds=0.0)
     (again,) = bench.disturb(store, out, ["end"], signal.SIGKILL)
-    assert (again.exit, again.stage) == (-9, "loss of dense+topk, seed 0")
+    assert (again.exit, again.stage) == (-9, "units of dense+topk, seed 0")
     both = bench.together(store)
     assert both.exits == (0, 0)
     assert both.computed_twice == []
@@ -68,7 +68,8 @@ def test_killed_and_stopped_runs_continue_and_two_at_once_finish_with_the_same_t
 
 def test_the_moments_of_a_run_are_its_stages_in_order(bench: faults.Bench) -> None:
     kinds = [moment.kind for moment in bench.moments]
-    assert kinds == ["start", "corpus", "reference", "subject", "codes", "metric", "dictionary", "codes", "end"]
+    subject = ["subject", "codes", "metric", "metric"]  # its loss, and the reports of its units
+    assert kinds == ["start", "corpus", "reference", *subject, "dictionary", "codes", "metric", "end"]
     assert all(moment.seconds >= 0 for moment in bench.moments)
 
 

@@ -122,7 +122,7 @@ def test_every_row_leaves_reports_of_its_units_and_the_comparison_a_page_of_them
         assert found.units
         assert all(unit.top and unit.domains for unit in found.units)
         assert sum(bool(unit.promoted) for unit in found.units) == len(found.units)
-        assert f"## ` {row} `" in page
+        assert f"## `{row}`" in page
     assert len(page.splitlines()) < 200
 
 

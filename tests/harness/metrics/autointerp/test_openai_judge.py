@@ -245,7 +245,8 @@ def test_after_kill_9_the_next_run_asks_only_what_was_not_answered(tmp_path):
         before = len(server.script.asked)
         assert 8 <= len(known) < 40
         assert texts(judge(server, tmp_path), MANY) == MANY
-    again = {json.loads(body)["messages"][-1]["content"] for body in server.script.asked[before:]}
+    whole = [body for body in server.script.asked[before:] if body]  # of one that the kill cut off, nothing may arrive
+    again = {json.loads(body)["messages"][-1]["content"] for body in whole}
     assert again == set(MANY) - known
     assert len(server.script.asked) <= 40 + 4  # what was under way when it died
 
