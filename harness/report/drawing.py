@@ -26,17 +26,21 @@ class Drawing:
     subtitle: str
     chart: Any  # an altair chart of any kind
 
-    def spec(self) -> dict[str, Any]:
+    def spec(self, *, titled: bool = True) -> dict[str, Any]:
         """The specification, with its data inside. The same table gives the same bytes."""
+        chart = self.chart
+        if titled:
+            chart = chart.properties(title=alt.Title(self.title, subtitle=_lines(self.subtitle)))
         with alt.data_transformers.enable("default", max_rows=None, consolidate_datasets=False):
-            found = self.chart.properties(title=alt.Title(self.title, subtitle=_lines(self.subtitle))).to_dict()
+            found = chart.to_dict()
         return {**found, "config": CONFIG}
 
     def png(self) -> bytes:
         return vl_convert.vegalite_to_png(self.spec(), scale=1.6)
 
     def svg(self) -> str:
-        return vl_convert.vegalite_to_svg(self.spec())
+        """Without its title: on the page that is the caption."""
+        return vl_convert.vegalite_to_svg(self.spec(titled=False))
 
 
 def record(table: Table, row: Row, figures: Mapping[str, str], **more: object) -> Record:

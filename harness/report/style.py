@@ -90,7 +90,7 @@ CONFIG: dict[str, Any] = {
     "font": "Liberation Sans, Arial, sans-serif",
     "view": {"stroke": None},
     "axis": {"labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal", "gridColor": "#e4e4e4",
-             "labelColor": "#222222", "titleColor": "#222222", "labelLimit": 420, "domainColor": "#888888"},
+             "labelColor": "#222222", "labelOverlap": True, "titleColor": "#222222", "labelLimit": 420, "domainColor": "#888888"},
     "axisX": {"grid": False},
     "legend": {"labelFontSize": 12, "titleFontSize": 12, "labelLimit": 420, "symbolSize": 90, "title": None},
     "header": {"labelFontSize": 12, "titleFontSize": 12, "labelLimit": 420},
