@@ -27,6 +27,11 @@ SHAPES: dict[Road, tuple[str, ...]] = {
     "apart": ("cross",),
     "reference": ("stroke",),
 }
+# Where lines carry no markers, what the marker would say.
+DASHES: dict[str, list[int]] = {
+    "circle": [1, 0], "square": [7, 3], "diamond": [2, 2], "triangle-up": [1, 0], "triangle-down": [6, 2],
+    "triangle-right": [4, 2, 1, 2], "triangle-left": [1, 2], "cross": [3, 3],
+}  # fmt: skip
 LABELLED = 16  # with more rows than this, those that differ in brackets alone share a mark, and the legend names these
 
 

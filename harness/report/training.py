@@ -9,7 +9,7 @@ import altair as alt
 
 from harness.report.curves import SHOWN, Curve
 from harness.report.drawing import HEIGHT, WIDTH, Drawing, Record, data, systems
-from harness.report.style import marks
+from harness.report.style import DASHES, marks, scales
 from harness.tables.roads import road
 from harness.tables.table import Table
 
@@ -59,7 +59,10 @@ def bands(table: Table, curves: Sequence[Curve], name: str) -> list[Record]:
 
 
 def _chart(table: Table, records: list[Record], title: str) -> alt.FacetChart:
-    colour = systems(table, records)["color"]
+    of = systems(table, records)
+    colour, shapes = of["color"], scales(table, [one["system"] for one in records])[1]
+    dashes = alt.Scale(domain=shapes["domain"], range=[DASHES[shape] for shape in shapes["range"]])
+    dash = alt.StrokeDash("label:N", scale=dashes, legend=alt.Legend(symbolType="stroke", symbolSize=300))
     panels = list(dict.fromkeys(one["panel"] for one in records))
     x = alt.X("tokens:Q", title="training tokens", axis=alt.Axis(format="~s", tickCount=4))
     y = alt.Y("y:Q", title=title, scale=alt.Scale(zero=False))
@@ -68,7 +71,9 @@ def _chart(table: Table, records: list[Record], title: str) -> alt.FacetChart:
         x=x, y=alt.Y("y_low:Q", title=title), y2="y_high", color=colour, detail="system:N"
     )
     tips = ["system:N", "tokens:Q", alt.Tooltip("y:Q", format=".4~g")]
-    line = base.mark_line(strokeWidth=1.4).encode(x=x, y=y, color=colour, detail="system:N", tooltip=tips)
+    line = base.mark_line(strokeWidth=1.4).encode(
+        x=x, y=y, color=colour, strokeDash=dash, detail="system:N", tooltip=tips
+    )
     facet = alt.Facet("panel:N", sort=panels, title=None)
     chart = alt.layer(band, line).facet(facet, data=data(records))
     return chart.resolve_scale(y="shared" if title else "independent", x="shared" if title else "independent")

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from math import hypot
+from math import hypot, inf
 from pathlib import Path
 
 import jinja2
@@ -56,7 +56,8 @@ def write(tables: Sequence[Named], path: Path) -> Path:
     text = environment.from_string((_HERE / "compare.html").read_text(encoding="utf-8")).render(
         tables=tables,
         warnings=list(unlike(tables)),
-        exceed=[one for one in found if one.times > 1],
+        exceed=[one for one in found if 1 < one.times < inf],
+        exact=[one for one in found if one.times == inf],
         compared=len(found),
         families=list(_families(tables, shared)),
         css=Markup((_HERE / "page.css").read_text(encoding="utf-8")),
@@ -110,7 +111,7 @@ def moved(tables: Sequence[Named]) -> list[Moved]:
 
 def _moved(system: str, metric: str, first: str, second: str, before: Figure, after: Figure) -> Moved:
     apart, half = after.value - before.value, hypot(_half(before), _half(after))
-    times = abs(apart) / half if half else (float("inf") if apart else 0.0)
+    times = abs(apart) / half if half else (inf if apart else 0.0)
     sign = "+" if apart > 0 else ""
     return Moved(
         system,

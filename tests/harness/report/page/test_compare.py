@@ -47,6 +47,17 @@ def test_it_warns_of_what_must_be_alike(change: dict[str, object], says: str) ->
     ]
 
 
+def test_what_has_no_interval_is_listed_apart(tmp_path: Path) -> None:
+    made = [table(), table()]
+    for one, value in zip(made, (1.0, 2.0), strict=True):
+        exact = one.rows[0].metrics["usage/rare"]
+        one.rows[0].metrics["usage/rare"] = exact.model_copy(update={"value": value, "low": None, "high": None})
+    both = [Named("one", made[0]), Named("two", made[1])]
+    text = write(both, tmp_path / "page.html").read_text()
+    assert "<p>None.</p>" in text
+    assert text.index("<p>None.</p>") < text.index("without an interval") < text.index("usage/rare")
+
+
 def test_a_figure_whose_meaning_changed_is_not_compared() -> None:
     newer = table()
     for row in newer.rows:
