@@ -76,6 +76,7 @@ def page(table: Table, drawn: Sequence[Drawing], units: Sequence[SystemUnits]) -
         families=_families(table),
         provenance=_provenance(table),
         units=units,
+        pairs=unit_reports.strongest(units),
         left_out=unit_reports.left_out(list(units)),
         content=_json(content(table)),
         css=Markup((_HERE / "page.css").read_text(encoding="utf-8")),

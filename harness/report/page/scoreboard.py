@@ -8,7 +8,8 @@ from math import log10
 
 from harness.tables.build import nothing_real
 from harness.tables.headline import Column, Point, columns, front, grouped
-from harness.tables.table import Table
+from harness.tables.table import Row, Table
+from harness.tables.warnings import AT_AN_END, CARRIED, SCORED
 
 _ICONS = {"better": "▲", "worse": "▼", "unresolved": "◯", "above": "▲", "below": "▼", "not": "◯"}
 _WIDTH = 92
@@ -37,7 +38,10 @@ class Dot:
 
 @dataclass(frozen=True)
 class Line:
+    """doubts: why to be careful with the row, in a few words each."""
+
     system: str
+    doubts: list[str]
     on_front: bool
     cells: list[Cell]
 
@@ -59,7 +63,10 @@ def scoreboard(table: Table) -> Scoreboard:
     groups = [
         (
             group.title,
-            [Line(row.system, row.system in on_front, list(_cells(row, shown, axes))) for row in group.rows],
+            [
+                Line(row.system, doubts(row), row.system in on_front, list(_cells(row, shown, axes)))
+                for row in group.rows
+            ],
         )
         for group in grouped(table)
     ]
@@ -69,6 +76,23 @@ def scoreboard(table: Table) -> Scoreboard:
         groups,
         None if units is None else units.replace("_", " "),
     )
+
+
+def doubts(row: Row) -> list[str]:
+    """What the warnings of the table say of this row."""
+    if row.kind == "reference":
+        return []
+    found = ["one seed"] if len(row.seeds) == 1 else []
+    found += ["not converged"] if any(note.startswith("not converged") for note in row.notes) else []
+    found += ["chosen at an end of what was tried"] if any(note.startswith(AT_AN_END) for note in row.notes) else []
+    found += ["not matched"] if row.unmatched is not None else []
+    for name, bound, words in (
+        ("loss/carried", CARRIED, "units carry {:.0%}"),
+        ("autointerp/scored_share", SCORED, "{:.0%} scored"),
+    ):
+        if (figure := row.metrics.get(name)) is not None and figure.value < bound:
+            found.append(words.format(figure.value))
+    return found
 
 
 @dataclass(frozen=True)
@@ -96,7 +120,7 @@ class _Axis:
         return round(4 + (_WIDTH - 8) * min(1.0, max(0.0, (value - low) / (high - low))), 1)
 
 
-def _cells(row, shown: Sequence[Column], axes: Sequence[_Axis | None]) -> Iterator[Cell]:
+def _cells(row: Row, shown: Sequence[Column], axes: Sequence[_Axis | None]) -> Iterator[Cell]:
     for column, axis in zip(shown, axes, strict=True):
         point, text = column.point(row), column.cell(row)
         if point is None:

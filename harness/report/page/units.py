@@ -8,11 +8,13 @@ from __future__ import annotations
 import base64
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
+from harness.report.page.content import rounded
 from harness.tables.folder import details_folder
 from harness.tables.table import Row, Table
 
@@ -22,13 +24,38 @@ SCHEMA = 1
 MOST_BYTES = 7_500_000  # of all systems' reports in one page, as they stand there
 
 
+PAIRS = 10  # of all systems together
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two units and what they say together, in bits. address: of the first one's report in the page."""
+
+    system: str
+    layer: str
+    unit: int
+    with_layer: str
+    with_unit: int
+    excess: float
+    floor: float
+
+    @property
+    def above(self) -> float:
+        return rounded(self.excess - self.floor) or 0.0
+
+    @property
+    def address(self) -> str:
+        return f"#unit/{quote(self.system, safe='')}/{self.layer}/{self.unit}"
+
+
 @dataclass(frozen=True)
 class SystemUnits:
-    """One system's reports. packed: JSON, deflated (zlib), in base64."""
+    """One system's reports. packed: JSON, deflated (zlib), in base64. pairs: those that joint edited, each once."""
 
     system: str
     n_units: int
     packed: str
+    pairs: tuple[Pair, ...] = ()
 
 
 def collect(table: Table, results: Path) -> list[SystemUnits]:
@@ -40,8 +67,27 @@ def collect(table: Table, results: Path) -> list[SystemUnits]:
             continue
         packed = base64.b64encode(zlib.compress(json.dumps(reports, ensure_ascii=False).encode(), 9)).decode()
         size += len(packed)
-        found.append(SystemUnits(row.system, len(reports["units"]), packed if size <= MOST_BYTES else ""))
+        shown = packed if size <= MOST_BYTES else ""
+        found.append(SystemUnits(row.system, len(reports["units"]), shown, tuple(_pairs(reports))))
     return found
+
+
+def strongest(units: Sequence[SystemUnits]) -> list[Pair]:
+    """Of all systems, the furthest above its floor first."""
+    return sorted((pair for one in units for pair in one.pairs), key=lambda pair: -pair.above)[:PAIRS]
+
+
+def _pairs(reports: dict[str, Any]) -> Iterator[Pair]:
+    seen = set()
+    for unit in reports["units"]:
+        for other in unit["partners"]:
+            key = frozenset([(unit["site"], unit["unit"]), (other["site"], other["unit"])])
+            if other.get("excess") is not None and key not in seen:
+                seen.add(key)
+                layers = (site.rsplit(".", 1)[-1] for site in (unit["site"], other["site"]))
+                figures = (rounded(other[name]) or 0.0 for name in ("excess", "floor"))
+                first, second = layers
+                yield Pair(reports["system"], first, unit["unit"], second, other["unit"], *figures)
 
 
 def left_out(units: list[SystemUnits]) -> list[str]:

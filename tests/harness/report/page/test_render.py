@@ -130,3 +130,20 @@ def test_the_scripts_know_every_figure_and_difference() -> None:
     base, value, low, high, verdict = known["differences"][loss]["peer"]
     assert (base, verdict) == ("dense", "better")
     assert low < value < high
+
+
+def test_pairs_of_all_systems_stand_by_how_far_they_are_above_their_floor(page: str, tmp_path: Path) -> None:
+    assert "Pairs that say most together" in page
+    results(tmp_path)
+    pairs = units.strongest(units.collect(folder.read(tmp_path), tmp_path))
+    assert [(pair.unit, pair.with_unit, pair.above) for pair in pairs[:2]] == [(0, 1, 0.375), (1, 2, 0.375)]
+    assert (
+        len({(pair.layer, pair.unit) for pair in pairs}) == len(pairs) == 6
+    )  # each once, though both units tell of it
+    assert pairs[0].address == "#unit/peer/0/0"
+
+
+def test_a_rows_doubts_stand_at_its_name() -> None:
+    made = table()
+    made.rows[0].notes.append("not converged: more")
+    assert [line.doubts for _, lines in scoreboard(made).groups for line in lines] == [["not converged"], [], []]
