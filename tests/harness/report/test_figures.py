@@ -211,6 +211,8 @@ def test_training_has_a_band_over_seeds_and_dictionaries_apart() -> None:
     assert [(one["tokens"], one["y"], one["y_low"], one["y_high"]) for one in found] == [
         (1, 4.5, 4.0, 5.0), (2, 3.0, 3.0, 3.0),
     ]  # fmt: skip
+    longer = Curve(system="dense", seed=2, site="", tokens=[1, 2, 3], points={"loss": [4.5, 3.0, 2.0]})
+    assert [one["tokens"] for one in training.bands(made, [*learnt[:2], longer], "loss")] == [1, 2]
     subjects, dictionaries = training.draw(made, learnt)
     assert {system for (system,) in points(subjects.spec(), "system")} == {"dense"}
     assert points(dictionaries.spec(), "system", "panel", "y") == [("dense+topk", "dead share", 0.5)]

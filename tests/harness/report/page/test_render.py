@@ -65,6 +65,12 @@ def test_hostile_text_adds_no_element_and_ends_no_script(page: str) -> None:
     assert len(scripts) == 2 + 1 + 4  # its content and its units, Vega, and its own
 
 
+def test_nothing_in_the_data_of_a_script_ends_it() -> None:
+    said = str(render._json({HOSTILE: [HOSTILE]}))
+    assert "<" not in said
+    assert json.loads(said) == {HOSTILE: [HOSTILE]}
+
+
 def test_the_same_folder_gives_the_same_bytes(tmp_path: Path) -> None:
     path = results(tmp_path)
     first = path.read_bytes()
