@@ -6,7 +6,7 @@ import altair as alt
 
 from harness.report.drawing import ROW_HEIGHT, WIDTH, Drawing, data, interval, systems, tooltip, whiskers
 from harness.report.style import GREY, marks
-from harness.tables.roads import groups
+from harness.tables.headline import grouped
 from harness.tables.splice import NATIVE, SPLICED
 from harness.tables.table import Table
 
@@ -16,18 +16,12 @@ LEFT_OUT = ("unigram",)  # so far off that it would squeeze the rest
 def draw(table: Table) -> Drawing | None:
     """Rows in the order of the headline's groups, in each the lowest loss first."""
     of, records, native, counted = marks(table), [], [], []
-    for group in groups(table.rows):
-        for row in sorted(
-            group.rows, key=lambda row: getattr(row.metrics.get(SPLICED) or row.metrics.get(NATIVE), "value", 9e9)
-        ):
+    for group in grouped(table):
+        for row in group.rows:
             figure = row.metrics.get(SPLICED) or row.metrics.get(NATIVE)
             if figure is None or row.system in LEFT_OUT:
                 continue
-            one = {
-                "system": row.system,
-                "label": of[row.system].label if row.system in of else row.system,
-                "group": group.title,
-            }
+            one = {"system": row.system, "label": of[row.system].label if row.system in of else row.system}
             one |= interval("x", figure.value, figure.low, figure.high)
             (records if row.kind != "reference" else counted).append(one)
             if row.kind == "dictionary" and NATIVE in row.metrics:

@@ -87,13 +87,13 @@ def test_the_first_figure_switches_and_a_click_pins_a_row_everywhere(opened: Any
     across, up = all_of(opened, "#look-live select")
     assert not find(opened, "#look-picture").is_displayed()
     choose(opened, across, "cost/active_parameters")
-    until(opened, "document.querySelector('#look-live svg').textContent.includes('active parameters')")
+    assert until(opened, "document.querySelector('#look-live svg').textContent.includes('active parameters')")
     choose(opened, up, "absolute")
-    until(opened, "document.querySelector('#look-live svg').textContent.includes('running through its units')")
+    assert until(opened, "document.querySelector('#look-live svg').textContent.includes('running through its units')")
     find(opened, "#look-live .legend button:nth-child(3)").click()
     pinned = until(opened, "[...document.querySelectorAll('#board tr.pinned')].map((row) => row.dataset.system)")
     assert pinned == ["peer"]
-    until(opened, "document.querySelectorAll('#explore-live [aria-pressed=true]').length === 1")
+    assert until(opened, "document.querySelectorAll('#explore-live [aria-pressed=true]').length === 1")
 
 
 def test_any_figure_stands_against_any_other(opened: Any) -> None:
@@ -103,7 +103,7 @@ def test_any_figure_stands_against_any_other(opened: Any) -> None:
     choose(opened, up, "loss/spliced_bits_per_byte")
     for box in (log_x, log_y, paired):
         box.click()
-    until(opened, "document.querySelector('#explore-live svg.marks').textContent.includes('minus dense')")
+    assert until(opened, "document.querySelector('#explore-live svg.marks').textContent.includes('minus dense')")
 
 
 def test_the_scoreboard_sorts_inside_groups_and_takes_another_baseline(opened: Any) -> None:
@@ -124,7 +124,7 @@ def test_the_scoreboard_sorts_inside_groups_and_takes_another_baseline(opened: A
 def test_units_are_searched_sorted_held_beside_each_other_and_addressed(opened: Any) -> None:
     search, orders = find(opened, "#units-live input"), all_of(opened, "#units-live select")[2]
     search.send_keys("fires on dog")
-    until(opened, "document.querySelectorAll('#units-live .list button').length === 1")
+    assert until(opened, "document.querySelectorAll('#units-live .list button').length === 1")
     find(opened, "#units-live .list button").click()
     card = find(opened, "#units-live .card")
     assert "layer 0, unit 1" in card.text
@@ -144,14 +144,18 @@ def test_units_are_searched_sorted_held_beside_each_other_and_addressed(opened: 
 
 def test_an_address_opens_its_unit_and_one_that_is_not_there_says_so(driver: Any, page: Path, opened: Any) -> None:
     driver.execute_script("location.hash = '#unit/peer/1/7'")
-    until(driver, "document.querySelector('#units-live .card h3').textContent === 'peer, layer 1, unit 7'")
+    assert until(driver, "document.querySelector('#units-live .card h3').textContent === 'peer, layer 1, unit 7'")
     driver.execute_script("location.hash = '#unit/peer/1/999999'")
-    until(driver, "document.querySelector('#units-live .cards').textContent.includes('No report of peer/1/999999')")
+    assert until(
+        driver, "document.querySelector('#units-live .cards').textContent.includes('No report of peer/1/999999')"
+    )
 
 
 def test_hostile_text_shows_as_text(opened: Any) -> None:
     opened.execute_script("location.hash = '#unit/peer/0/0'")
-    until(opened, "document.querySelector('#units-live .card').textContent.includes('</script><script>window.hacked')")
+    assert until(
+        opened, "document.querySelector('#units-live .card').textContent.includes('</script><script>window.hacked')"
+    )
 
 
 def test_switching_units_among_thousands_makes_one_card_and_leaves_the_list(opened: Any) -> None:
@@ -182,7 +186,7 @@ def test_nothing_is_wider_than_a_phone(opened: Any) -> None:
         "Emulation.setDeviceMetricsOverride", {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": True}
     )
     try:
-        until(opened, "document.documentElement.scrollWidth <= 390")
+        assert until(opened, "document.documentElement.scrollWidth <= 390")
     finally:
         opened.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
