@@ -1,0 +1,119 @@
+"""What each token of a corpus means, where that is known: named concepts, and the tokens on which each one holds.
+
+A kind of corpus says what its labels are (`CorpusConfig.labeller`): the planted language its hidden state, chess the
+board, any text its brackets, quotes and domain. Here they are lined up with the tokens, once a split.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.corpus import Document
+from harness.corpus.stored import PackedSplit
+
+Integers = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Concept:
+    """Something that is true of a token or not. `kind` groups concepts in tables; `parts` names the concepts that a
+    conjunction or another pair is made of."""
+
+    name: str
+    kind: str
+    parts: tuple[str, ...] = ()
+
+
+class Labeller(Protocol):
+    """Says what holds in a document. `concepts`: everything that may hold, names unique.
+
+    `held(document, ends)`: which concepts hold at which token, as two arrays of one length: the token's place in `ends`
+    and the concept's place in `concepts`, every pair once, in any order. Token i ends after `ends[i]` bytes of UTF-8
+    (ascending; the end-of-text token is not among them), and what holds is the state *after* it has been read: what a
+    model may know there, and what decides what follows.
+    """
+
+    @property
+    def concepts(self) -> tuple[Concept, ...]: ...
+
+    def held(self, document: Document, ends: Integers) -> tuple[Integers, Integers]: ...
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Tokens × concepts, sparse (CSR), over the first sequences of a split in stored order.
+
+    indptr: `[tokens + 1]` int64. held: `[nnz]` int32, ascending within a token. End-of-text tokens have none.
+    """
+
+    concepts: tuple[Concept, ...]
+    indptr: Integers
+    held: NDArray[np.int32]
+
+    @property
+    def n_tokens(self) -> int:
+        return len(self.indptr) - 1
+
+    @cached_property
+    def by_concept(self) -> tuple[Integers, Integers]:
+        """The same matrix by columns: indptr `[concepts + 1]`, and the tokens of each concept, ascending `[nnz]`."""
+        token = np.repeat(np.arange(self.n_tokens), np.diff(self.indptr))
+        order = np.argsort(self.held, kind="stable")
+        counts = np.bincount(self.held, minlength=len(self.concepts))
+        return np.concatenate([[0], np.cumsum(counts)]), token[order]
+
+    def tokens_of(self, concept: int) -> Integers:
+        """On which tokens a concept holds, ascending."""
+        indptr, tokens = self.by_concept
+        return tokens[indptr[concept] : indptr[concept + 1]]
+
+    def save(self, path: Path) -> None:
+        concepts = [asdict(concept) for concept in self.concepts]
+        np.savez(path, indptr=self.indptr, held=self.held, concepts=np.array(repr(concepts)))
+
+    @classmethod
+    def load(cls, path: Path) -> Labels:
+        from ast import literal_eval
+
+        with np.load(path) as stored:
+            concepts = tuple(Concept(**concept) for concept in literal_eval(str(stored["concepts"])))
+            return cls(concepts, stored["indptr"], stored["held"])
+
+
+def label(
+    labeller: Labeller, split: PackedSplit, document: Callable[[int], Document], sequences: int | None = None
+) -> Labels:
+    """Labels of the first `sequences` (default: all) of a split; `document(row)` reads the documents table."""
+    total = len(split) if sequences is None else min(sequences, len(split))
+    documents = split.column("document")[:total].reshape(-1)
+    n_bytes = split.column("n_bytes")[:total].reshape(-1).astype(np.int64)
+    token_parts: list[Integers] = []
+    concept_parts: list[Integers] = []
+    for row, start, stop in _runs(documents):
+        text = np.flatnonzero(n_bytes[start:stop]) + start  # all but the end-of-text token
+        tokens, concepts = labeller.held(document(row), np.cumsum(n_bytes[text]))
+        token_parts.append(text[tokens])
+        concept_parts.append(np.asarray(concepts, dtype=np.int64))
+    token = np.concatenate(token_parts) if token_parts else np.zeros(0, np.int64)
+    concept = np.concatenate(concept_parts) if concept_parts else np.zeros(0, np.int64)
+    order = np.lexsort((concept, token))
+    counts = np.bincount(token, minlength=len(documents))
+    indptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    return Labels(labeller.concepts, indptr, concept[order].astype(np.int32))
+
+
+def _runs(documents: NDArray[np.integer]) -> Iterable[tuple[int, int, int]]:
+    """(document, first token, one past the last) of every run of equal documents. A split begins with a document's
+    beginning, and a document's tokens lie together, so a run starts at the document's first byte."""
+    edges = np.flatnonzero(np.diff(documents)) + 1
+    starts = np.concatenate([[0], edges]) if len(documents) else np.zeros(0, np.int64)
+    stops = np.concatenate([edges, [len(documents)]]) if len(documents) else np.zeros(0, np.int64)
+    for start, stop in zip(starts.tolist(), stops.tolist(), strict=True):
+        yield int(documents[start]), start, stop
