@@ -50,6 +50,10 @@ class CorpusConfig(Strict):
     def sources(self) -> dict[str, Sources]:
         """Every domain the corpus offers, or only the wanted ones where finding out costs. Raises BadInput."""
 
+    def log_probabilities(self, text: str) -> list[float] | None:
+        """ln P(byte | what precedes it) of every byte of a document; None where nobody knows it. See `floor.py`."""
+        return None
+
     def packages(self) -> tuple[str, ...]:
         """Distributions whose version decides the text."""
         return ()

@@ -96,7 +96,7 @@ def label(
     n_bytes = split.column("n_bytes")[:total].reshape(-1).astype(np.int64)
     token_parts: list[Integers] = []
     concept_parts: list[Integers] = []
-    for row, start, stop in _runs(documents):
+    for row, start, stop in runs(documents):
         text = np.flatnonzero(n_bytes[start:stop]) + start  # all but the end-of-text token
         tokens, concepts = labeller.held(document(row), np.cumsum(n_bytes[text]))
         token_parts.append(text[tokens])
@@ -109,7 +109,7 @@ def label(
     return Labels(labeller.concepts, indptr, concept[order].astype(np.int32))
 
 
-def _runs(documents: NDArray[np.integer]) -> Iterable[tuple[int, int, int]]:
+def runs(documents: NDArray[np.integer]) -> Iterable[tuple[int, int, int]]:
     """(document, first token, one past the last) of every run of equal documents. A split begins with a document's
     beginning, and a document's tokens lie together, so a run starts at the document's first byte."""
     edges = np.flatnonzero(np.diff(documents)) + 1

@@ -88,6 +88,8 @@ def kneser_ney(train: Tokens, dev: Tokens, evaluation: Tokens, vocab_size: int, 
     return probability.reshape(evaluation.shape)
 
 
+FLOOR = "floor"  # what a corpus knows of itself, see floor.py
+
 REFERENCES: dict[str, Callable[[Tokens, Tokens, Tokens, int], Floats]] = {
     "unigram": unigram,
     "bigram": bigram,

@@ -46,6 +46,9 @@ def measure(evaluation: Evaluation, options: Options) -> list[Measurement]:
       recovered_mean: the same with CE_mean. Zero ablation leaves a model worse than a unigram, which flatters.
 
     The last three are for grafted dictionaries alone: 0, 1 and 1 by construction where the units are the model.
+
+    Where the corpus knows its own probabilities: above_floor, spliced_above_floor, the bits per token that the model
+    and the spliced model lose beyond what no reader can do without.
     """
     system, variants = evaluation.system, _variants(evaluation)
     nats = {name: evaluation.document_sums() for name in variants}
@@ -78,6 +81,7 @@ def measure(evaluation: Evaluation, options: Options) -> list[Measurement]:
         found.append(_ratio("loss/spliced_kl", kl, n_tokens, "nat/token", "lower", evaluation))
     for name, without, with_ in shares:
         found.append(_share(name, nats[without], nats[with_], native, evaluation.resamples))
+    found += _above_floor(native, nats["spliced"], n_tokens, evaluation)
     saw = f"{int(n_tokens.sum()):,} targets in {evaluation.sequences_read():,} sequences"
     found = [replace(measured, saw=saw) for measured in found]
     if system.native:
@@ -126,6 +130,23 @@ def _ratio(
     replicates = document_bootstrap(numerator.numpy(), denominator.numpy(), evaluation.resamples)
     value = float(numerator.sum() / denominator.sum())
     return Measurement(name, value, unit, direction, VERSION, replicates, "documents")
+
+
+def _above_floor(native: Tensor, spliced: Tensor, n_tokens: Tensor, evaluation: Evaluation) -> list[Measurement]:
+    """What is lost beyond the floor, from nats by document; nothing where the corpus has none."""
+    known = None if evaluation.floor is None else evaluation.floor(evaluation.sequences_read())
+    if known is None:
+        return []
+    floor, start = evaluation.document_sums(), 0
+    for batch in evaluation.batches():
+        here = torch.from_numpy(known[start : start + len(batch.input_ids), 1:])
+        evaluation.by_document(batch.document[:, 1:].reshape(-1), -here.reshape(-1), floor)
+        start += len(batch.input_ids)
+    per_bit = 1 / math.log(2)
+    return [
+        _ratio(f"loss/{name}", (sums - floor) * per_bit, n_tokens, "bit/token", "lower", evaluation)
+        for name, sums in (("above_floor", native), ("spliced_above_floor", spliced))
+    ]
 
 
 def _share(name: str, without: Tensor, partly: Tensor, native: Tensor, resamples: int) -> Measurement:

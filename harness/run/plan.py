@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from harness.base.errors import BadInput
 from harness.base.settings import Strict, validated
-from harness.corpus.references import REFERENCES
+from harness.corpus.references import FLOOR, REFERENCES
 from harness.experiment.matching import Matching, matched
 from harness.experiment.rows import SystemSpec, system_specs
 from harness.experiment.schema import Experiment
@@ -15,7 +15,7 @@ from harness.metrics.metric import METRICS
 from harness.run import search
 from harness.run.numerics import Numerics
 from harness.run.search import Outcomes, Trial
-from harness.run.stages import codes, corpus, dictionary, metric, reference, subject, units
+from harness.run.stages import codes, corpus, dictionary, labels, metric, reference, subject, units
 from harness.run.stages.subject import SubjectStages
 from harness.store.stages import Stage
 from harness.training.trials import Choice
@@ -54,6 +54,7 @@ class Plan:
     experiment: Experiment
     numerics: Numerics
     corpus: Stage
+    labels: Stage | None
     references: dict[str, Stage]
     rows: tuple[PlannedRow, ...]
     metric_options: dict[str, Strict]
@@ -69,6 +70,8 @@ class Plan:
     def stages(self) -> list[Stage]:
         """Every stage once, in the order in which they can run."""
         everything = [self.corpus, *self.references.values()]
+        if self.labels:
+            everything.append(self.labels)
         for trial in self.trials:
             everything += trial.stages()
         for row in self.rows:
@@ -84,13 +87,22 @@ def make_plan(experiment: Experiment, numerics: Numerics, outcome: Outcomes = la
     matching = matched(experiment, found.specs)
     options = _metric_options(experiment)
     for name in experiment.references:
-        if name not in REFERENCES:
-            raise BadInput(f"references: no reference {name!r}; {nearest(name, REFERENCES)}")
+        if name not in (*REFERENCES, FLOOR):
+            raise BadInput(f"references: no reference {name!r}; {nearest(name, [*REFERENCES, FLOOR])}")
+        if name == FLOOR and experiment.corpus.log_probabilities("") is None:
+            raise BadInput(
+                f"references: {FLOOR!r}: corpus {experiment.corpus.kind!r} does not know its own probabilities"
+            )
     references = {name: reference.stage(name, experiment.evaluation, text) for name in experiment.references}
+    labelled = None
+    if any(METRICS[name].labels for name in options):
+        labelled = labels.stage(experiment.corpus, experiment.evaluation, text)
     rows = tuple(
-        _row(spec, seed, experiment, numerics, text, options) for spec in matching.specs for seed in experiment.seeds
+        _row(spec, seed, experiment, numerics, text, labelled, options)
+        for spec in matching.specs
+        for seed in experiment.seeds
     )
-    return Plan(experiment, numerics, text, references, rows, options, matching, found.choices, found.trials)
+    return Plan(experiment, numerics, text, labelled, references, rows, options, matching, found.choices, found.trials)
 
 
 def _row(
@@ -99,6 +111,7 @@ def _row(
     experiment: Experiment,
     numerics: Numerics,
     text: Stage,
+    labelled: Stage | None,
     options: dict[str, Strict],
 ) -> PlannedRow:
     name, evaluation = f"{spec.name}, seed {seed}", experiment.evaluation
@@ -108,10 +121,12 @@ def _row(
         learnt = dictionary.stage(spec.name, spec.dictionary, seed, numerics, text, trained.stage)
         upstream = (*upstream, learnt.key)
     encoded = codes.stage(name, evaluation, numerics, upstream)
-    measured = {
-        metric_name: metric.stage(metric_name, chosen, name, evaluation, numerics, (*upstream, encoded.key))
-        for metric_name, chosen in options.items()
-    }
+    measured = {}
+    for metric_name, chosen in options.items():
+        reads = (*upstream, encoded.key)
+        if labelled is not None and METRICS[metric_name].labels:
+            reads = (*reads, labelled.key)
+        measured[metric_name] = metric.stage(metric_name, chosen, name, evaluation, numerics, reads)
     reported = None
     if evaluation.unit_reports and seed == experiment.seeds[0]:
         reported = units.stage(spec.name, seed, evaluation, _strongest(options), numerics, encoded, measured)

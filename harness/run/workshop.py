@@ -6,12 +6,27 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from harness.base.errors import Interrupted
 from harness.base.stop import STOP
-from harness.corpus import Corpus
+from harness.corpus import Corpus, floor
+from harness.corpus.labels import Labels
 from harness.run.plan import Plan, PlannedRow
 from harness.run.search import Trial
-from harness.run.stages import codes, corpus, dictionary, metric, reference, spliced_trial, subject, trial, units
+from harness.run.stages import (
+    codes,
+    corpus,
+    dictionary,
+    labels,
+    metric,
+    reference,
+    spliced_trial,
+    subject,
+    trial,
+    units,
+)
 from harness.run.stages.subject import Start, SubjectStages
 from harness.store.stages import Stage, Store
 from harness.systems.evaluation import Evaluation
@@ -35,10 +50,10 @@ class Workshop:
 
     def reference(self, name: str) -> list[Measurement]:
         """The figures of an n-gram model."""
-        evaluation = self.plan.experiment.evaluation
+        text, evaluation = self.plan.experiment.corpus, self.plan.experiment.evaluation
         return reference.read(
             self._finished(
-                self.plan.references[name], lambda work: reference.produce(name, self.corpus, evaluation, work)
+                self.plan.references[name], lambda work: reference.produce(name, self.corpus, text, evaluation, work)
             )
         )
 
@@ -121,8 +136,30 @@ class Workshop:
         model = subject.read(folder, device)
         encoded = self.store.root / row.codes.folder
         return codes.evaluation_of(
-            row.spec.name, model, grafts, self.corpus, self.plan.experiment.evaluation, cost, encoded
+            row.spec.name,
+            model,
+            grafts,
+            self.corpus,
+            self.plan.experiment.evaluation,
+            cost,
+            encoded,
+            self._floor,
+            self._labels,
         )
+
+    def _floor(self, sequences: int) -> NDArray[np.float64] | None:
+        config, documents = self.plan.experiment.corpus, self.corpus.documents
+        return floor.log_probabilities(config, self.corpus.eval, documents.__getitem__, sequences)
+
+    def _labels(self, split: str) -> Labels:
+        stage = self.plan.labels
+        assert stage is not None, "the metric does not say that it reads labels"
+        experiment = self.plan.experiment
+
+        def produce(work: Path) -> None:
+            labels.produce(experiment.corpus, self.corpus, experiment.evaluation, stage.label, work)
+
+        return labels.read(self._finished(stage, produce), split)
 
     def codes(self, row: PlannedRow, evaluation: Callable[[], Evaluation]) -> Path:
         return self._finished(row.codes, lambda work: codes.produce(evaluation(), row.codes.label, work))

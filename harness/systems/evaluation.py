@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from harness.systems.cost import Cost
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
     from harness.corpus import Batch, Document, PackedSplit
+    from harness.corpus.labels import Labels
 
 
 @dataclass
@@ -28,7 +30,10 @@ class Evaluation:
 
     sequences: how many evaluation sequences losses are computed on. codes_sequences: how many of them (the first) have
     stored codes. `load_codes(site)` reads what the codes stage stored. tokenizer: the corpus's; `document(row)` a
-    document by its number in `documents`; None only in tests of metrics that show no text.
+    document by its number in `documents`; None only in tests of metrics that show no text. `floor(sequences)`: ln P of
+    every token of the first evaluation sequences `[sequences, length]`, or None where the corpus does not know it.
+    `load_labels("dev" | "eval")`: which concepts hold on the tokens that have codes, and on as many of dev; only for a
+    metric that says that it reads them.
     """
 
     system: System
@@ -43,6 +48,8 @@ class Evaluation:
     artifacts: Path = field(default_factory=Path)
     tokenizer: PreTrainedTokenizerFast | None = None
     document: Callable[[int], Document] | None = None
+    floor: Callable[[int], NDArray[np.float64] | None] | None = None
+    load_labels: Callable[[str], Labels] | None = None
 
     def batches(self, sequences: int | None = None, *, dev: bool = False) -> Iterator[Batch]:
         """The split in batches on the system's device, always in the same order and of the same size: losses move in

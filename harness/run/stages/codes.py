@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from harness.base.progress import stage_progress
+from harness.corpus.labels import Labels
 from harness.corpus.stored import Corpus  # at run time too: how it is read is part of the key
 from harness.run.numerics import Numerics
 from harness.store.stages import Stage
@@ -47,8 +51,11 @@ def evaluation_of(
     config: EvaluationConfig,
     cost: Cost,
     codes: Path,
+    floor: Callable[[int], NDArray[np.float64] | None] | None = None,
+    labels: Callable[[str], Labels] | None = None,
 ) -> Evaluation:
-    """A system on the evaluation split, as its metrics see it. `codes`: the folder that `produce` fills."""
+    """A system on the evaluation split, as its metrics see it. `codes`: the folder that `produce` fills; `floor`,
+    `labels`: what the corpus knows of itself, see `Evaluation`."""
     return Evaluation(
         system=System(name, model, None if grafts is None else dict(grafts)),
         split=corpus.eval,
@@ -61,6 +68,8 @@ def evaluation_of(
         cost=cost,
         tokenizer=corpus.tokenizer(),
         document=corpus.documents.__getitem__,
+        floor=floor,
+        load_labels=labels,
     )
 
 

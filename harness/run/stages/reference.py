@@ -1,4 +1,4 @@
-"""The stage `reference`: the loss of an n-gram model on the targets that systems are measured on."""
+"""The stage `reference`: the loss of an n-gram model, or the floor, on the targets that systems are measured on."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from harness.corpus.references import log_probabilities
+from harness.corpus import floor
+from harness.corpus.config import CorpusConfig
+from harness.corpus.references import FLOOR, log_probabilities
 from harness.corpus.stored import Corpus  # at run time too: how it is read is part of the key
 from harness.metrics import loss
 from harness.store.stages import Stage
@@ -29,9 +31,13 @@ def stage(name: str, evaluation: EvaluationConfig, corpus: Stage) -> Stage:
     )
 
 
-def produce(name: str, corpus: Corpus, config: EvaluationConfig, work: Path) -> None:
-    log_p = log_probabilities(name, corpus)  # [sequences, length], nats
+def produce(name: str, corpus: Corpus, text: CorpusConfig, config: EvaluationConfig, work: Path) -> None:
     total = min(config.sequences, len(corpus.eval))
+    if name == FLOOR:
+        log_p = floor.log_probabilities(text, corpus.eval, corpus.documents.__getitem__, total)
+        assert log_p is not None, "the plan asked"
+    else:
+        log_p = log_probabilities(name, corpus)  # [sequences, length], nats
     batch = corpus.eval.batch(torch.arange(total))
     targets = slice(1, None)
     document = batch.document[:, targets].reshape(-1)

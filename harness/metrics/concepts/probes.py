@@ -1,0 +1,191 @@
+"""Logistic probes: what can be read at a site at all, what few units say of it, and what counting tokens says already.
+
+A unit's score stands beside the full linear probe on its site: what no probe finds there cannot be held against the
+units. The bag of tokens is what a concept shares with the words around it. k-sparse probing on the units of largest
+mean difference follows Gurnee et al. (arXiv 2305.01610); of one benchmark's parts it is the one that survived an audit
+(arXiv 2605.18229).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.sparse import csc_array, csr_array
+from scipy.stats import rankdata
+from torch import Tensor
+
+from harness.metrics.concepts.activity import Activity, Integers
+from harness.metrics.concepts.tokens import Held
+
+Floats = NDArray[np.float64]
+
+DECAY = 1e-3  # of the probes' weights, per token, on standardised inputs
+STEPS = 60  # of L-BFGS
+NEWTON = 12
+EACH = 2048  # tokens with a concept, and as many without it, that a k-sparse probe learns from
+BAG = 16  # tokens before this one, in the bag
+_TOKENS = 1 << 14  # scored at once
+
+
+@dataclass(frozen=True)
+class ProbeScores:
+    """Of every concept `[concepts]`: chosen: F1 on dev at the threshold that makes it largest; f1: on eval at the same
+    threshold; auroc: on eval."""
+
+    chosen: Floats
+    f1: Floats
+    auroc: Floats
+
+
+def linear_probe(x_dev: Tensor, dev: Held, x: Tensor, held: Held) -> ProbeScores:
+    """One logistic regression a concept on all of x `[tokens, d]`, trained to convergence on dev (all concepts share
+    the products with x; L-BFGS on their sum, which separates)."""
+    mean, scale = x_dev.mean(0), x_dev.std(0).clamp_min(1e-6)
+    inputs = (x_dev - mean) / scale
+    truth = torch.from_numpy(dev.matrix().toarray())
+    weights = torch.zeros(inputs.shape[1] + 1, truth.shape[1], requires_grad=True)
+    with torch.no_grad():
+        share = truth.mean(0).clamp(1e-6, 1 - 1e-6)
+        weights[-1] = torch.log(share / (1 - share))
+    # Sums over concepts and a step size of one leave each its own curvature; the history is shared, which costs steps.
+    optimizer = torch.optim.LBFGS([weights], max_iter=STEPS, history_size=20, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        logits = inputs @ weights[:-1] + weights[-1]
+        total = torch.nn.functional.binary_cross_entropy_with_logits(logits, truth, reduction="none").mean(0).sum()
+        total = total + DECAY / 2 * weights[:-1].square().sum()
+        total.backward()
+        return total
+
+    optimizer.step(loss)  # pyright: ignore[reportArgumentType]
+    with torch.no_grad():
+        on_dev = inputs @ weights[:-1] + weights[-1]
+        on_eval = (x - mean) / scale @ weights[:-1] + weights[-1]
+    return scored(on_dev.numpy(), dev, on_eval.numpy(), held)
+
+
+def bag_of_tokens(ids_dev: Integers, dev: Held, ids: Integers, held: Held, length: int) -> ProbeScores:
+    """Naive Bayes on the token itself and the bag of the `BAG` before it in its sequence: no model, only words."""
+    vocabulary = int(max(ids_dev.max(), ids.max())) + 1
+    bags_dev, bags = _bags(ids_dev, length, vocabulary), _bags(ids, length, vocabulary)
+    truth = dev.matrix()
+    with_ = np.asarray((bags_dev.T @ truth).todense()) + 0.5  # [features, concepts]
+    everything = np.asarray(bags_dev.sum(0)).reshape(-1, 1) + 1.0
+    without = everything - with_
+    weights = np.log(with_ / with_.sum(0)) - np.log(without / without.sum(0))
+    return scored(bags_dev @ weights, dev, bags @ weights, held)
+
+
+def _bags(ids: Integers, length: int, vocabulary: int) -> csr_array:
+    """`[tokens, 2 · vocabulary]`: the token, and how often each occurs among the `BAG` before it."""
+    n = len(ids)
+    place = np.arange(n)
+    rows, columns = [place], [ids]
+    for back in range(1, BAG + 1):
+        near = place[place % length >= back]
+        rows.append(near)
+        columns.append(vocabulary + ids[near - back])
+    row, column = np.concatenate(rows), np.concatenate(columns)
+    return csr_array((np.ones(len(row), np.float32), (row, column)), shape=(n, 2 * vocabulary))
+
+
+def scored(on_dev: NDArray[np.floating], dev: Held, on_eval: NDArray[np.floating], held: Held) -> ProbeScores:
+    """Threshold by dev, scores on eval. Both `[tokens, concepts]`"""
+    concepts = dev.n_concepts
+    chosen, f1, area = np.zeros(concepts), np.zeros(concepts), np.zeros(concepts)
+    truth_dev, truth = dev.matrix().toarray() > 0, held.matrix().toarray() > 0
+    for concept in range(concepts):
+        chosen[concept], threshold = best_threshold(on_dev[:, concept], truth_dev[:, concept])
+        said = on_eval[:, concept] >= threshold
+        right = (said & truth[:, concept]).sum()
+        f1[concept] = 2 * right / max(1, said.sum() + truth[:, concept].sum())
+        area[concept] = auroc(on_eval[:, concept], truth[:, concept])
+    return ProbeScores(chosen, f1, area)
+
+
+def best_threshold(scores: NDArray[np.floating], truth: NDArray[np.bool_]) -> tuple[float, float]:
+    """The largest F1 over thresholds, and the threshold."""
+    order = np.argsort(-scores, kind="stable")
+    ordered = scores[order]
+    right = np.cumsum(truth[order])
+    last = np.append(ordered[1:] != ordered[:-1], True)  # equal scores pass together
+    f1 = np.where(last, 2 * right / (np.arange(1, len(right) + 1) + truth.sum()), 0)
+    best = int(f1.argmax())
+    return float(f1[best]), float(ordered[best])
+
+
+def auroc(scores: NDArray[np.floating], truth: NDArray[np.bool_]) -> float:
+    """P(a token with the concept scores higher than one without), ties half (Mann and Whitney)."""
+    with_, without = int(truth.sum()), int((~truth).sum())
+    if not with_ or not without:
+        return float("nan")
+    return float((rankdata(scores)[truth].sum() - with_ * (with_ + 1) / 2) / (with_ * without))
+
+
+def sparse_probes(
+    dev: Activity, dev_held: Held, evaluation: Activity, held: Held, units: Integers, sizes: tuple[int, ...], seed: int
+) -> dict[int, Floats]:
+    """AUROC on eval `[concepts]` of logistic probes on the k units, among `units`, whose mean differs most on dev
+    between tokens with a concept and without it, in standard deviations; by k."""
+    x_dev, x = _signed(dev, units), _signed(evaluation, units)
+    largest = min(max(sizes), len(units))
+    picked = _most_different(x_dev, dev_held, largest)  # [concepts, largest]
+    generator = np.random.default_rng([seed, len(units)])
+    found = {k: np.full(dev_held.n_concepts, np.nan) for k in sizes}
+    for concept, (on, true) in enumerate(zip(dev_held.tokens_of_each(), held.tokens_of_each(), strict=True)):
+        columns = picked[concept]
+        tokens, y = _balanced(on, dev.n_tokens, generator)
+        inside = torch.from_numpy(x_dev[:, columns].toarray()[tokens]).double()
+        outside = torch.from_numpy(x[:, columns].toarray()).double()
+        scale = inside.std(0).clamp_min(1e-6)
+        is_true = np.zeros(evaluation.n_tokens, bool)
+        is_true[true] = True
+        for k in sizes:
+            weights = newton(inside[:, :k] / scale[:k], y)
+            scores = (outside[:, :k] / scale[:k]) @ weights[:-1]
+            found[k][concept] = auroc(scores.numpy(), is_true)
+    return found
+
+
+def newton(x: Tensor, y: Tensor) -> Tensor:
+    """Logistic regression of y `[n]` on x `[n, k]` and a constant, by Newton's method. `[k + 1]` float64"""
+    inputs = torch.cat([x, torch.ones(len(x), 1, dtype=x.dtype)], 1)
+    weights = torch.zeros(inputs.shape[1], dtype=x.dtype)
+    decay = DECAY * torch.eye(inputs.shape[1], dtype=x.dtype)
+    for _ in range(NEWTON):
+        p = torch.sigmoid(inputs @ weights)
+        gradient = inputs.T @ (p - y) / len(y) + decay @ weights
+        curvature = (inputs * (p * (1 - p))[:, None]).T @ inputs / len(y) + decay
+        weights = weights - torch.linalg.solve(curvature, gradient)
+    return weights
+
+
+def _signed(activity: Activity, units: Integers) -> csc_array:
+    """Coefficients `[tokens, units]`, negative where the negative detector is active."""
+    only = activity.restricted(units)
+    detector = np.repeat(np.arange(len(only.indptr) - 1), np.diff(only.indptr))
+    values = np.where(detector % 2, -only.values, only.values)
+    return csc_array((values, (only.tokens, detector // 2)), shape=(activity.n_tokens, len(units)))
+
+
+def _most_different(x: csc_array, held: Held, k: int) -> Integers:
+    """The k units of each concept with the largest |mean with − mean without| / standard deviation. `[concepts, k]`"""
+    n, positives = held.n_tokens, held.positives().astype(np.float64)
+    total = np.asarray(x.sum(0), dtype=np.float64).reshape(-1, 1)
+    square = np.asarray(x.multiply(x).sum(0), dtype=np.float64).reshape(-1, 1)
+    inside = np.asarray((x.T @ held.matrix()).todense(), dtype=np.float64)  # [units, concepts]
+    spread = np.sqrt(np.maximum(square / n - (total / n) ** 2, 1e-12))
+    apart = np.abs(inside / positives - (total - inside) / (n - positives)) / spread
+    return np.argsort(-apart, axis=0, kind="stable")[:k].T
+
+
+def _balanced(on: NDArray[np.integer], n_tokens: int, generator: np.random.Generator) -> tuple[Integers, Tensor]:
+    off = np.setdiff1d(np.arange(n_tokens), on)
+    size = min(EACH, len(on), len(off))
+    tokens = np.concatenate([generator.choice(on, size, replace=False), generator.choice(off, size, replace=False)])
+    y = torch.cat([torch.ones(size), torch.zeros(size)]).double()
+    return tokens, y
