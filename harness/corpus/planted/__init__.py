@@ -29,15 +29,15 @@ class PlantedCorpus(CorpusConfig):
     document is new. `max_document_bytes` is not used."""
 
     kind: Literal["planted"] = "planted"
-    topics: int = Field(default=8, ge=1, le=64)
-    concepts: int = Field(default=192, ge=2, description="of all topics together; to force superposition, raise it")
+    topics: int = Field(default=4, ge=1, le=64)
+    concepts: int = Field(default=96, ge=2, description="of all topics together; to force superposition, raise it")
     conjunctions: Share = Field(default=0.5, description="of the pairs: together they promote other symbols than alone")
     mixtures: Share = Field(default=0.25, description="of the pairs: one of the two promotes; the rest add up")
-    holding: int = Field(default=3, ge=1, le=6, description="how many concepts hold: the latest that were named")
+    holding: int = Field(default=2, ge=1, le=6, description="how many concepts hold: the latest that were named")
     promoted: int = Field(default=3, ge=1, le=len(CONTENT) // 4, description="content symbols that a concept promotes")
     strength: float = Field(default=3.5, gt=0, description="by how much, in nats of logit")
     partner: float = Field(default=0.35, ge=0, lt=1, description="how often the latest concept's partner is named next")
-    depth: int = Field(default=3, ge=0, le=8, description="how deep brackets nest")
+    depth: int = Field(default=2, ge=0, le=8, description="how deep brackets nest")
     modulus: int = Field(default=5, ge=1, le=len(DIGITS), description="what the counter counts modulo")
     bytes_per_domain: int = Field(default=600_000, gt=0, description="text wanted of each topic, all splits together")
     vocab_size: int = Field(default=257, ge=257, le=257, description="a token a symbol: 256 bytes and the end of text")

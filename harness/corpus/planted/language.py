@@ -38,12 +38,12 @@ AGREEING = (",;", ".!")
 # What comes next, while no name is being spelt: relative weights of the kinds that are possible there.
 WEIGHTS = {
     "name": 0.09,
-    "open": 0.04,
-    "close": 0.08,
-    "count": 0.06,
-    "set": 0.02,
-    "agree": 0.07,
-    "content": 0.64,
+    "open": 0.05,
+    "close": 0.12,
+    "count": 0.05,
+    "set": 0.04,
+    "agree": 0.1,
+    "content": 0.55,
 }
 
 

@@ -10,7 +10,17 @@ import pytest
 from scipy.stats import chisquare
 
 from harness.base.errors import HarnessError
-from harness.corpus.planted.language import AGREEING, CLOSING, CONTENT, DIGITS, NAMING, OPENING, SETTING, Knobs, Language
+from harness.corpus.planted.language import (
+    AGREEING,
+    CLOSING,
+    CONTENT,
+    DIGITS,
+    NAMING,
+    OPENING,
+    SETTING,
+    Knobs,
+    Language,
+)
 from harness.corpus.planted.speech import Grammar, State
 
 KNOBS = Knobs(topics=2, concepts=16, conjunctions=0.5, mixtures=0.25, holding=2, promoted=3, strength=2.0, partner=0.4,

@@ -1,0 +1,54 @@
+import numpy as np
+
+from harness.metrics.concepts.tokens import numbered
+
+from .conftest import asked_of, held_of
+
+
+def test_rare_concepts_and_nearly_certain_ones_are_not_asked():
+    dev = np.zeros((100, 4), bool)
+    dev[::10, 0] = True
+    dev[:6, 1] = True  # in one document
+    dev[:, 2] = True
+    dev[::30, 3] = True
+    found = asked_of(dev, dev)
+    assert [concept.name for concept in found.concepts] == ["c0"]
+    assert found.left_out == 3
+
+
+def test_a_concept_must_hold_in_both_splits():
+    dev, evaluation = np.zeros((2, 100, 2), bool)
+    dev[::9] = True
+    evaluation[::9, 1] = True
+    found = asked_of(dev, evaluation)
+    assert [concept.name for concept in found.concepts] == ["c1"]
+    assert found.dev.n_concepts == 1
+    assert found.eval.positives().tolist() == [12]
+
+
+def test_permuting_moves_whole_sequences_and_keeps_what_is_common_where():
+    truth = np.random.default_rng(0).random((60, 3)) < 0.3
+    held = held_of(truth)
+    moved = held.permuted(10, seed=1)
+    assert np.array_equal(moved.positives(), held.positives())
+    dense, before = (one.matrix().toarray().reshape(6, 10, 3) for one in (moved, held))
+    assert not np.array_equal(dense, before)
+    assert sorted(map(bytes, dense)) == sorted(map(bytes, before))
+    assert np.array_equal(moved.document, held.document)
+
+
+def test_counts_by_document():
+    truth = np.zeros((20, 2), bool)
+    truth[[0, 1, 15], 0] = True
+    assert held_of(truth, documents=2).by_document().tolist() == [[2, 0], [1, 0]]
+
+
+def test_tokens_of_each_concept_ascend():
+    truth = np.random.default_rng(0).random((40, 3)) < 0.3
+    truth[:, 1] = False
+    for concept, tokens in enumerate(held_of(truth).tokens_of_each()):
+        assert tokens.tolist() == np.flatnonzero(truth[:, concept]).tolist()
+
+
+def test_documents_are_numbered_in_order_of_their_ids():
+    assert numbered([7, 7, 3, 9]).tolist() == [1, 1, 0, 2]
