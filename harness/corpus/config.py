@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field, SerializeAsAny, model_validator
 
 from harness.base.settings import Strict, by_kind
 from harness.corpus import Sources, missing_domain
 from kernels.registry import Registry
+
+if TYPE_CHECKING:
+    from harness.corpus.labels import Labeller
 
 
 class CorpusConfig(Strict):
@@ -66,8 +70,24 @@ class CorpusConfig(Strict):
         """The folder or file that a person named, if any; for messages."""
         return None
 
+    def labeller(self, domains: tuple[str, ...]) -> Labeller:
+        """Who says what the tokens of these domains mean: what is registered for the kind, else the labels of any text.
+
+        A registry, and no method of each kind: the key of a corpus covers what its reader imports, and a new label must
+        not have every corpus made anew. What the labels are is covered by the labeller's own module.
+        """
+        if self.kind in LABELLERS:
+            return LABELLERS[self.kind](domains)
+        from harness.corpus.text_labels import TextLabeller
+
+        return TextLabeller(domains)
+
 
 CORPORA: Registry[type[CorpusConfig]] = Registry("corpus", "harness.corpus", "harness.corpora")
+# Kind of corpus -> its labeller, from the domains.
+LABELLERS: Registry[Callable[[tuple[str, ...]], Labeller]] = Registry(
+    "labels of the corpus", "harness.corpus", "harness.labels", "register_labeller"
+)
 # In a model: a mapping becomes the configuration of its kind.
 AnyCorpus = Annotated[SerializeAsAny[CorpusConfig], by_kind(CORPORA, "installed")]
 
@@ -75,6 +95,11 @@ AnyCorpus = Annotated[SerializeAsAny[CorpusConfig], by_kind(CORPORA, "installed"
 def register(name: str, config: type[CorpusConfig]) -> None:
     """Add a kind of corpus under `name`. ValueError: `name` is taken."""
     CORPORA.register(name, config)
+
+
+def register_labeller(kind: str, labeller: Callable[[tuple[str, ...]], Labeller]) -> None:
+    """What the tokens of a kind of corpus mean. ValueError: the kind has a labeller."""
+    LABELLERS.register(kind, labeller)
 
 
 def packages_of(config: CorpusConfig) -> tuple[str, ...]:

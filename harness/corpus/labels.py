@@ -36,8 +36,8 @@ class Labeller(Protocol):
 
     `held(document, ends)`: which concepts hold at which token, as two arrays of one length: the token's place in `ends`
     and the concept's place in `concepts`, every pair once, in any order. Token i ends after `ends[i]` bytes of UTF-8
-    (ascending; the end-of-text token is not among them), and what holds is the state *after* it has been read: what a
-    model may know there, and what decides what follows.
+    (ascending, at least one; the end-of-text token is not among them), and what holds is the state *after* it has been
+    read: what a model may know there, and what decides what follows.
     """
 
     @property
@@ -76,7 +76,8 @@ class Labels:
 
     def save(self, path: Path) -> None:
         concepts = [asdict(concept) for concept in self.concepts]
-        np.savez(path, indptr=self.indptr, held=self.held, concepts=np.array(repr(concepts)))
+        with path.open("wb") as file:  # given a name, numpy would add an ending to it
+            np.savez(file, indptr=self.indptr, held=self.held, concepts=np.array(repr(concepts)))
 
     @classmethod
     def load(cls, path: Path) -> Labels:
@@ -94,19 +95,18 @@ def label(
     total = len(split) if sequences is None else min(sequences, len(split))
     documents = split.column("document")[:total].reshape(-1)
     n_bytes = split.column("n_bytes")[:total].reshape(-1).astype(np.int64)
-    token_parts: list[Integers] = []
-    concept_parts: list[Integers] = []
+    counts = np.zeros(len(documents), np.int64)
+    parts = [np.zeros(0, np.int32)]
     for row, start, stop in runs(documents):
         text = np.flatnonzero(n_bytes[start:stop]) + start  # all but the end-of-text token
+        if not len(text):
+            continue  # the document begins with the last token that is looked at
         tokens, concepts = labeller.held(document(row), np.cumsum(n_bytes[text]))
-        token_parts.append(text[tokens])
-        concept_parts.append(np.asarray(concepts, dtype=np.int64))
-    token = np.concatenate(token_parts) if token_parts else np.zeros(0, np.int64)
-    concept = np.concatenate(concept_parts) if concept_parts else np.zeros(0, np.int64)
-    order = np.lexsort((concept, token))
-    counts = np.bincount(token, minlength=len(documents))
+        order = np.lexsort((concepts, tokens))  # by document: all at once would take several times the memory
+        parts.append(np.asarray(concepts)[order].astype(np.int32))
+        counts[text] = np.bincount(tokens, minlength=len(text))
     indptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    return Labels(labeller.concepts, indptr, concept[order].astype(np.int32))
+    return Labels(labeller.concepts, indptr, np.concatenate(parts))
 
 
 def runs(documents: NDArray[np.integer]) -> Iterable[tuple[int, int, int]]:

@@ -1,0 +1,135 @@
+import numpy as np
+import pytest
+import scipy.sparse
+
+from harness.corpus import Document, quiet
+from harness.corpus.build import build, load
+from harness.corpus.labels import Concept, Labels, label
+from harness.corpus.packing import pack
+from harness.corpus.tokenizer import train_tokenizer
+
+CONCEPTS = (
+    Concept("past the middle", "place"),
+    Concept("an odd number of é", "letter"),
+    Concept("ends inside a character", "letter"),
+    Concept("never", "none", parts=("past the middle", "an odd number of é")),
+    Concept("of an apple", "domain"),
+)
+
+
+def holds(document, end):
+    """Which of `CONCEPTS` hold after `end` bytes, one token at a time."""
+    data = document.text.encode()
+    read = data[:end]
+    return [
+        2 * end > len(data),
+        read.count("é".encode()) % 2 == 1,
+        end < len(data) and data[end] & 0xC0 == 0x80,
+        False,
+        document.domain == "apples",
+    ]
+
+
+class Toy:
+    """Labels that depend on every byte, given in a scrambled order."""
+
+    concepts = CONCEPTS
+
+    def held(self, document, ends):
+        assert (np.diff(ends) > 0).all()
+        token, concept = np.nonzero([holds(document, end) for end in ends.tolist()])
+        order = np.random.default_rng(len(ends)).permutation(len(token))
+        return token[order], concept[order]
+
+
+class Split:
+    """A packed split without its file."""
+
+    def __init__(self, packed):
+        self._columns = packed.columns
+
+    def __len__(self):
+        return len(self._columns["input_ids"])
+
+    def column(self, name):
+        return self._columns[name]
+
+
+def by_hand(split, document, sequences):
+    """Token by token through the sequences, counting bytes of the document that each one belongs to."""
+    documents, n_bytes = split.column("document")[:sequences], split.column("n_bytes")[:sequences]
+    read, rows = {}, []
+    for row, size in zip(documents.reshape(-1).tolist(), n_bytes.reshape(-1).tolist(), strict=True):
+        read[row] = read.get(row, 0) + size
+        rows.append(holds(document(row), read[row]) if size else [False] * len(CONCEPTS))
+    return np.array(rows)
+
+
+def dense(labels):
+    shape = (labels.n_tokens, len(labels.concepts))
+    return scipy.sparse.csr_array((np.ones(len(labels.held)), labels.held, labels.indptr), shape=shape).toarray() > 0
+
+
+@pytest.fixture(scope="module")
+def byte_corpus(config, tmp_path_factory):
+    """A token a byte, so that é is two, and a document goes over dozens of sequences."""
+    folder = tmp_path_factory.mktemp("bytes")
+    build(config.model_copy(update={"vocab_size": 257, "sequence_length": 7}), folder)
+    return load(folder)
+
+
+@pytest.mark.parametrize("name", ["train", "dev", "eval"])
+@pytest.mark.parametrize("which", ["corpus", "byte_corpus"])
+def test_every_token_has_the_labels_of_the_bytes_read_so_far_across_sequences(which, name, request):
+    corpus = request.getfixturevalue(which)
+    split, sequences = getattr(corpus, name), 300
+    documents = {row: corpus.documents[row] for row in np.unique(split.column("document")[:sequences]).tolist()}
+    found = label(Toy(), split, documents.__getitem__, sequences)
+    wanted = by_hand(split, documents.__getitem__, sequences)
+    np.testing.assert_array_equal(dense(found), wanted)
+    assert found.indptr.dtype == np.int64
+    assert found.held.dtype == np.int32
+    assert wanted[:, [0, 1, 4]].any(axis=0).all()
+    assert which == "corpus" or wanted[:, 2].any()
+
+
+def test_the_first_sequences_have_the_labels_that_they_have_in_the_whole_split(corpus):
+    whole = label(Toy(), corpus.eval, corpus.documents.__getitem__)
+    assert whole.n_tokens == len(corpus.eval) * corpus.eval.length
+    for sequences in (0, 1, 5, len(corpus.eval) + 1):
+        part = label(Toy(), corpus.eval, corpus.documents.__getitem__, sequences)
+        tokens = min(sequences, len(corpus.eval)) * corpus.eval.length
+        np.testing.assert_array_equal(part.indptr, whole.indptr[: tokens + 1])
+        np.testing.assert_array_equal(part.held, whole.held[: whole.indptr[tokens]])
+
+
+def test_documents_shorter_than_a_sequence_and_without_text_keep_their_places():
+    documents = [Document(str(n), "apples", text, str(n)) for n, text in enumerate(["éa", "", "b", "", "", "cdé🎉"])]
+    tokenizer = train_tokenizer(["x"], 257)
+    split = Split(pack(documents, 0, ("apples",), tokenizer, 2, quiet))
+    found = label(Toy(), split, documents.__getitem__)
+    assert found.n_tokens == 18
+    np.testing.assert_array_equal(dense(found), by_hand(split, documents.__getitem__, None))
+    assert np.diff(found.indptr)[[0, 4, 5, 7, 8, 9]].tolist() == [0] * 6  # an end of text means nothing
+
+
+def test_a_concept_has_the_tokens_that_have_it(corpus):
+    labels = label(Toy(), corpus.eval, corpus.documents.__getitem__)
+    indptr, tokens = labels.by_concept
+    matrix = dense(labels)
+    assert len(indptr) == len(CONCEPTS) + 1
+    assert indptr[-1] == len(tokens) == len(labels.held)
+    for place in range(len(CONCEPTS)):
+        np.testing.assert_array_equal(labels.tokens_of(place), np.flatnonzero(matrix[:, place]))
+    assert len(labels.tokens_of(3)) == 0
+
+
+def test_labels_come_back_as_they_were_saved(corpus, tmp_path):
+    labels = label(Toy(), corpus.dev, corpus.documents.__getitem__)
+    for name in ("labels.npz", "labels"):
+        labels.save(tmp_path / name)
+        again = Labels.load(tmp_path / name)
+        assert again.concepts == CONCEPTS
+        np.testing.assert_array_equal(again.indptr, labels.indptr)
+        np.testing.assert_array_equal(again.held, labels.held)
+        assert (again.indptr.dtype, again.held.dtype) == (np.int64, np.int32)
