@@ -1,4 +1,4 @@
-"""Does a dictionary find features that are known? Scores against ground truth (the data: `saes.saelens.Planted`)."""
+"""Does a dictionary find features that are known? Scores against ground truth (the data: `saes.planted.Planted`)."""
 
 from __future__ import annotations
 

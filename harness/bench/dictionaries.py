@@ -30,7 +30,7 @@ from saes.trained import CurveRow
 from saes.trainer import Assignment, TrainSettings, train
 
 if TYPE_CHECKING:
-    from saes.saelens import Planted
+    from saes.planted import Planted
 
 log = logging.getLogger(__name__)
 
@@ -81,8 +81,8 @@ def measure(out: Path, bed: Bed | None = None, names: Sequence[str] | None = Non
 
     Raises HarnessError when `out` cannot be written or a loss is not finite.
     """
+    from saes.planted import Planted
     from saes.quality import at_inference
-    from saes.saelens import Planted
 
     files.check_writable(out)
     bed = bed or Bed()

@@ -21,7 +21,8 @@ from sae_lens.saes.topk_sae import TopKTrainingSAE, TopKTrainingSAEConfig  # noq
 
 import saes  # noqa: E402
 from saes.batchtopk import BatchTopKConfig  # noqa: E402
-from saes.saelens import Planted, SAELensDictionary, from_saelens, load_pretrained, to_saelens  # noqa: E402
+from saes.planted import Planted  # noqa: E402
+from saes.saelens import SAELensDictionary, from_saelens, load_pretrained, to_saelens  # noqa: E402
 from saes.synthetic import recovery  # noqa: E402
 from saes.trainer import Assignment, TrainSettings, train  # noqa: E402
 from saes.training_dictionary import Shape  # noqa: E402
