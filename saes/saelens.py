@@ -230,6 +230,8 @@ class SAELensConfig(DictionaryConfig):
         if self._has("k", int) and self.k != int(self.k):
             nearest = max(1, round(self.k))
             raise ValueError(f"k {self.k}: {self.architecture} keeps a whole number of latents (nearest: {nearest})")
+        if self.frozen != "none" and self.architecture == "matching_pursuit":
+            raise ValueError(f"frozen {self.frozen!r}: the encoder of matching_pursuit is its decoder")
 
     def _has(self, name: str, kind: type | None = None) -> bool:
         options = {
@@ -268,6 +270,8 @@ class TrainingSAELens(TrainingModule):
         with torch.random.fork_rng():
             torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
             self.sae = config.training_sae(shape.d_in)
+        if config.frozen != "none":
+            (self.sae.W_enc if config.frozen == "encoder" else self.sae.W_dec).requires_grad_(False)
         self.coefficients = {
             name: float(value.value if isinstance(value, TrainCoefficientConfig) else value)
             for name, value in self.sae.get_coefficients().items()
