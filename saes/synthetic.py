@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -69,38 +68,50 @@ class Benchmarked:
     dead_share: float
 
 
-@torch.no_grad()
-def benchmark(dictionary: Dictionary, features: Tensor, batches: Iterable[tuple[Tensor, Tensor]]) -> Benchmarked:
-    """features `[n_features, d]`; each batch is x `[tokens, d]` with how strongly each feature is in each token
-    `[tokens, n_features]`."""
-    from scipy.optimize import linear_sum_assignment
+class Benchmark:
+    """Scores one dictionary, batch by batch. features `[n_features, d]`."""
 
-    cosine = (F.normalize(dictionary.W_dec, dim=1) @ F.normalize(features, dim=1).T).abs()  # [n_latents, n_features]
-    nearest = cosine.argmax(1)
-    n = dictionary.n_units
-    both, fires, there = (torch.zeros(n, dtype=torch.float64) for _ in range(3))
-    squares = left = tokens = 0.0
-    total = torch.zeros(features.shape[1], dtype=torch.float64)
-    for x, strengths in batches:
-        codes = dictionary.read(x, torch.zeros(x.shape[0], 2, dtype=torch.long))
+    def __init__(self, dictionary: Dictionary, features: Tensor) -> None:
+        self.dictionary = dictionary
+        cosine = F.normalize(dictionary.W_dec.detach(), dim=1) @ F.normalize(features.detach(), dim=1).T
+        self.cosine = cosine.abs()  # [n_latents, n_features]
+        self.nearest = self.cosine.argmax(1)
+        # Tokens on which a latent fires, on which its feature is there, and on which both are so.
+        self.fires, self.there, self.both = torch.zeros(3, dictionary.n_units, dtype=torch.float64)
+        self.sum = torch.zeros(features.shape[1], dtype=torch.float64)
+        self.squares = self.left = 0.0
+        self.tokens = 0
+
+    @torch.no_grad()
+    def add(self, x: Tensor, strengths: Tensor) -> None:
+        """x `[tokens, d]`, and how strongly each feature is in each token `[tokens, n_features]`."""
+        codes = self.dictionary.read(x, torch.zeros(x.shape[0], 2, dtype=torch.long))
         is_there = strengths > 0
-        right = is_there[codes.token_of_entry(), nearest[codes.units]]
-        both += torch.bincount(codes.units[right], minlength=n)
-        fires += torch.bincount(codes.units, minlength=n)
-        there += is_there.sum(0)[nearest]
-        output = dictionary.write(codes, x) + dictionary.rest(x)
-        left += float((x - output).double().square().sum())
-        squares, total, tokens = squares + float(x.double().square().sum()), total + x.double().sum(0), tokens + len(x)
-    precision, recall = both / fires.clamp_min(1), both / there.clamp_min(1)
-    f1 = 2 * both / (fires + there).clamp_min(1)  # the harmonic mean of the two
-    latent, feature = linear_sum_assignment(-cosine.numpy())
-    return Benchmarked(
-        f1=float(f1.mean()),
-        precision=float(precision.mean()),
-        recall=float(recall.mean()),
-        mcc=float(cosine[latent, feature].mean()),
-        uniqueness=nearest.unique().numel() / n,
-        explained_variance=1.0 - left / (squares - float(total.square().sum()) / tokens),
-        l0=float(fires.sum()) / tokens,
-        dead_share=float((fires == 0).double().mean()),
-    )
+        right = is_there[codes.token_of_entry(), self.nearest[codes.units]]
+        n = self.dictionary.n_units
+        self.fires += torch.bincount(codes.units, minlength=n)
+        self.there += is_there.sum(0)[self.nearest]
+        self.both += torch.bincount(codes.units[right], minlength=n)
+        wide, output = x.double(), self.dictionary.write(codes, x) + self.dictionary.rest(x)
+        self.left += float((wide - output).square().sum())
+        self.squares += float(wide.square().sum())
+        self.sum += wide.sum(0)
+        self.tokens += x.shape[0]
+
+    def scores(self) -> Benchmarked:
+        """Of what was added."""
+        from scipy.optimize import linear_sum_assignment
+
+        latent, feature = linear_sum_assignment(-self.cosine.numpy())
+        f1 = 2 * self.both / (self.fires + self.there).clamp_min(1)  # the harmonic mean of precision and recall
+        variance = self.squares - float(self.sum.square().sum()) / self.tokens
+        return Benchmarked(
+            f1=float(f1.mean()),
+            precision=float((self.both / self.fires.clamp_min(1)).mean()),
+            recall=float((self.both / self.there.clamp_min(1)).mean()),
+            mcc=float(self.cosine[latent, feature].mean()),
+            uniqueness=self.nearest.unique().numel() / self.nearest.numel(),
+            explained_variance=1.0 - self.left / variance,
+            l0=float(self.fires.sum()) / self.tokens,
+            dead_share=float((self.fires == 0).double().mean()),
+        )

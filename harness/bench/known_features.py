@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import saes
-from harness.base.errors import HarnessError, Interrupted
+from harness.base.errors import BadInput, HarnessError, Interrupted
 from harness.base.progress import stage_progress
 from harness.base.row_name import RowName
 from harness.base.stop import STOP
@@ -42,13 +42,13 @@ class Split:
 
 def config_of(row: str, **shared: Any) -> DictionaryConfig:
     """The configuration of a row `kind[option=value,...]`: what is in brackets, and what all rows share. Raises
-    HarnessError where the kind is unknown or the options cannot be."""
+    BadInput where the kind is unknown or the options cannot be."""
     part = RowName.of(row).subject
     options = {key: tuple(value) if isinstance(value, list) else value for key, value in part.settings.items()}
     try:
         return saes.DICTIONARIES.named(part.name)(**shared, **cast(Any, options))
     except (TypeError, ValueError) as error:
-        raise HarnessError(f"{row}: {error}") from error
+        raise BadInput(f"{row}: {error}") from error
 
 
 def train_all(
@@ -73,6 +73,7 @@ def train_all(
             if STOP.requested:
                 raise Interrupted(when_stopped)
 
+        STOP.training = True  # SIGTERM then waits for the checkpoint
         try:
             return train(
                 assignments,
@@ -84,3 +85,5 @@ def train_all(
             )
         except ValueError as error:
             raise HarnessError(str(error)) from error
+        finally:
+            STOP.training = False

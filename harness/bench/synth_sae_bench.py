@@ -23,9 +23,10 @@ from torch import Tensor
 
 import saes
 from harness.base import files
+from harness.base.progress import stage_progress
 from harness.bench.known_features import Split, config_of, train_all
 from saes.activations import Activations
-from saes.synthetic import Benchmarked, benchmark
+from saes.synthetic import Benchmark, Benchmarked
 from saes.trainer import Assignment, TrainSettings
 
 if TYPE_CHECKING:
@@ -70,6 +71,9 @@ class World:
 # disturb one another as they do at full size: 11 in 256 dimensions, 35 in 768.
 SCALED = World(2048, 256, 16, 512, 8, None, 1_000_000, 65_536, 32_768)
 FULL = World(16_384, 768, 128, 4096, 25, 3e-4, 200_000_000, 500_000, 131_072)
+
+# Sequences in which the features of a token are counted.
+COUNTED = 16
 
 # F1, MCC, explained variance and uniqueness at L0 25, full size, mean of five seeds: SAELens' docs/synth_sae_bench.
 PUBLISHED: dict[str, tuple[float, float, float, float]] = {
@@ -189,7 +193,7 @@ def measure(out: Path, world: World = SCALED, names: Sequence[str] | None = None
     rows = {name: config_of(name, **_shared(world)) for name in names or kinds()}
     tokens = Tokens(world)
     split = Split.of(world.train_tokens, world.calibrated, world.tested, world.sequence_tokens)
-    per_token = tokens.features_in_a_token(split.fresh)
+    per_token = tokens.features_in_a_token(split.fresh[:COUNTED])
     log.info("%d features, %.1f in a token; target L0 %d", world.n_features, per_token[0], world.k)
     scores: dict[str, list[Benchmarked]] = {name: [] for name in rows}
     seconds = dict.fromkeys(rows, 0.0)
@@ -210,21 +214,27 @@ def measure(out: Path, world: World = SCALED, names: Sequence[str] | None = None
             f"SynthSAEBench, seed {seed}",
             "stopped; run the same command to continue",
         )
-        for name, result in trained.items():
-            score = benchmark(result.dictionary, tokens.features, map(tokens.sequence, split.fresh.tolist()))
-            scores[name].append(score)
-            seconds[name] += result.seconds
-            log.info("%s, seed %d: F1 %.4f, MCC %.4f", name, seed, score.f1, score.mcc)
-    done = WorldReport(
+        marks = {name: Benchmark(result.dictionary, tokens.features) for name, result in trained.items()}
+        with stage_progress("scores") as progress:
+            for done, number in enumerate(split.fresh.tolist()):
+                x, strengths = tokens.sequence(number)
+                for mark in marks.values():
+                    mark.add(x, strengths)
+                progress(done + 1, len(split.fresh), "sequences")
+        for name, mark in marks.items():
+            scores[name].append(mark.scores())
+            seconds[name] += trained[name].seconds
+            log.info("%s, seed %d: F1 %.4f, MCC %.4f", name, seed, scores[name][-1].f1, scores[name][-1].mcc)
+    report = WorldReport(
         world,
         *per_token,
         time.perf_counter() - started,
         [KindResult(name, scores[name], seconds[name]) for name in rows],
     )
-    files.write_atomically(out / "table.md", ("\n".join(_markdown(done)) + "\n").encode())
-    files.write_atomically(out / "table.json", (json.dumps(asdict(done), indent=1) + "\n").encode())
+    files.write_atomically(out / "table.md", ("\n".join(_markdown(report)) + "\n").encode())
+    files.write_atomically(out / "table.json", (json.dumps(asdict(report), indent=1) + "\n").encode())
     shutil.rmtree(out / "work")
-    return done
+    return report
 
 
 def _shared(world: World) -> dict[str, Any]:
@@ -236,17 +246,18 @@ def _markdown(report: WorldReport) -> Iterator[str]:
     world, seeds = report.world, len(report.kinds[0].scores)
     size = "full size" if world == FULL else "scaled down"
     yield "# SynthSAEBench\n"
+    rate = f"learning rate {world.lr}, the same for all kinds" if world.lr else "the learning rate of each kind"
     yield (
-        f"{world.n_features:,} features in {world.d} dimensions, {report.features_per_token:.1f} in a token on average, "
-        f"{report.frequent_per_token:.1f} of the first {world.n_latents:,}; {world.n_latents:,} latents, target L0 "
-        f"{world.k}, {world.train_tokens:,} tokens of training, learning rate {world.lr or 'of each kind'}, the same "
-        f"for all kinds; scores on {world.tested:,} fresh tokens at inference. The world is version 2 of arXiv "
-        f"2602.14687, {size}, drawn here from its settings by SAELens' code.\n"
+        f"{world.n_features:,} features in {world.d} dimensions, {report.features_per_token:.1f} in a token on "
+        f"average, {report.frequent_per_token:.1f} of the first {world.n_latents:,}; {world.n_latents:,} latents, "
+        f"target L0 {world.k}, {world.train_tokens:,} tokens of training, {rate}; scores on {world.tested:,} fresh "
+        f"tokens at inference. The world is version 2 of arXiv 2602.14687, {size}, drawn here from its settings by "
+        "SAELens' code.\n"
     )
     one = "One seed: the order of rows is no verdict." if seeds == 1 else f"{seeds} seeds, ± their standard deviation."
     yield (
-        f"{one} F1: of latents as detectors of the feature nearest to their decoder row. MCC: mean absolute cosine over "
-        "the best one-to-one matching. Unique: nearest features, counted once each, for every latent. Rows with "
+        f"{one} F1: of latents as detectors of the feature nearest to their decoder row. MCC: mean absolute cosine "
+        "over the best one-to-one matching. Unique: nearest features, counted once each, for every latent. Rows with "
         "`frozen` are controls, half of them random.\n"
     )
     yield (
