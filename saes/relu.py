@@ -38,6 +38,8 @@ class ReLUConfig(DictionaryConfig):
         super().__post_init__()
         if self.tied and self.decoder_norms:
             raise ValueError("decoder_norms True: a tied encoder needs decoder rows of norm 1 (set one of the two)")
+        if self.tied and self.frozen != "none":
+            raise ValueError(f"frozen {self.frozen!r}: a tied encoder is the decoder, leave one of the two out")
         if not 0 <= self.l1_warmup_share < 1:
             raise ValueError(f"l1_warmup_share {self.l1_warmup_share}: must be between 0 and 1")
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import tempfile
-from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,14 +20,18 @@ from sae_lens.registry import SAE_CLASS_REGISTRY, SAE_TRAINING_CLASS_REGISTRY
 from sae_lens.saes.sae import TrainCoefficientConfig, TrainingSAE, TrainStepInput
 from sae_lens.saes.topk_sae import TopK as TopKActivation
 from sae_lens.saes.transcoder import SkipTranscoder, SkipTranscoderConfig, Transcoder, TranscoderConfig
-from sae_lens.synthetic import ActivationGenerator, FeatureDictionary
+
+# Ground truth, passed on to those who build worlds of it.
+from sae_lens.synthetic import ActivationGenerator as ActivationGenerator
+from sae_lens.synthetic import FeatureDictionary as FeatureDictionary
+from sae_lens.synthetic import SyntheticModel as SyntheticModel
+from sae_lens.synthetic import SyntheticModelConfig as SyntheticModelConfig
+from sae_lens.synthetic import orthogonal_initializer as orthogonal_initializer
 from torch import Tensor, nn
 
 from kernels.codes import Codes
 from kernels.memory import settle
 from kernels.sparse_dictionary import decode
-from saes.activations import Activations
-from saes.auxiliary import zipf_densities
 from saes.dictionary import Dictionary, EncoderDecoder, Weights
 from saes.registry import formats, register
 from saes.sparsity import TargetL0
@@ -227,6 +230,8 @@ class SAELensConfig(DictionaryConfig):
         if self._has("k", int) and self.k != int(self.k):
             nearest = max(1, round(self.k))
             raise ValueError(f"k {self.k}: {self.architecture} keeps a whole number of latents (nearest: {nearest})")
+        if self.frozen != "none" and self.architecture == "matching_pursuit":
+            raise ValueError(f"frozen {self.frozen!r}: the encoder of matching_pursuit is its decoder")
 
     def _has(self, name: str, kind: type | None = None) -> bool:
         options = {
@@ -265,6 +270,8 @@ class TrainingSAELens(TrainingModule):
         with torch.random.fork_rng():
             torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
             self.sae = config.training_sae(shape.d_in)
+        if config.frozen != "none":
+            (self.sae.W_enc if config.frozen == "encoder" else self.sae.W_dec).requires_grad_(False)
         self.coefficients = {
             name: float(value.value if isinstance(value, TrainCoefficientConfig) else value)
             for name, value in self.sae.get_coefficients().items()
@@ -344,53 +351,3 @@ register("saelens:jumprelu", config_of("jumprelu"))
 register("saelens:batchtopk", config_of("batchtopk"))
 register("saelens:matryoshka_batchtopk", config_of("matryoshka_batchtopk"))
 register("saelens:matching_pursuit", config_of("matching_pursuit"))
-
-
-class Planted:
-    """Tokens that are sums of known features, from SAELens' `synthetic` module: a stand-in for a subject.
-
-    More features than dimensions, fired by Zipf's law, with magnitudes that vary. A sequence is drawn from its number,
-    so any part of the data can be made again. Site `planted` is for autoencoders; at `mapped` the target is the same
-    features in other directions, for transcoders.
-    """
-
-    site = "planted"
-    mapped = "mapped"
-
-    def __init__(self, n_features: int, d: int, per_token: float, sequence_tokens: int, seed: int) -> None:
-        """per_token: features in a token, on average. Raises ValueError when Zipf's law cannot give so many."""
-        self.sequence_tokens, self.seed = sequence_tokens, seed
-        line = zipf_densities(n_features, per_token, exponent=0.5).float()
-        if not 0 < per_token <= n_features / 2:
-            raise ValueError(f"per_token {per_token}: must be above 0 and at most half of n_features {n_features}")
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            self.dictionary = FeatureDictionary(n_features, d).requires_grad_(False)
-            self.outputs = FeatureDictionary(n_features, d).requires_grad_(False)
-        self.generator = ActivationGenerator(n_features, line.clamp(max=0.5), std_firing_magnitudes=0.3)
-
-    @property
-    def features(self) -> Tensor:
-        """`[n_features, d]`."""
-        return self.dictionary.feature_vectors
-
-    def directions(self, site: Hashable) -> Tensor:
-        """The features as a site's target holds them. `[n_features, d]`"""
-        return self.outputs.feature_vectors if site == self.mapped else self.features
-
-    def activations(self, sequences: Tensor) -> Tensor:
-        """How strongly each feature is in each token. `[tokens, n_features]`."""
-        parts = []
-        for sequence in sequences.tolist():
-            with torch.random.fork_rng():
-                torch.manual_seed((self.seed + 1) * 1_000_003 + sequence)
-                parts.append(self.generator.sample(self.sequence_tokens))
-        return torch.cat(parts)
-
-    def __call__(self, sequences: Tensor) -> Activations:
-        """What `ActivationStream` collects."""
-        activations = self.activations(sequences)
-        x = self.dictionary(activations)
-        positions = torch.arange(self.sequence_tokens).repeat(len(sequences))
-        rows = torch.stack([sequences.repeat_interleave(self.sequence_tokens), positions], 1)
-        return Activations(rows, {self.site: (x, x), self.mapped: (x, self.outputs(activations))})

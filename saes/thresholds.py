@@ -41,21 +41,23 @@ class JumpReLU(EncoderDecoder):
         return cls(weights, transcoder)
 
 
-def one_threshold(weights: Weights, x: Tensor, per_token: float) -> Tensor:
+def one_threshold(weights: Weights, x: Tensor, per_token: float, relative_to: Tensor | None = None) -> Tensor:
     """`[n_units]`, all equal: the threshold above which `per_token` latents fire per token of x `[tokens, d_in]`, on
-    average. 0 when fewer are positive."""
+    average. 0 when fewer are positive. relative_to: thresholds `[n_units]`, all above 0, that are multiplied by one
+    number instead."""
     wanted = round(per_token * x.shape[0])
     largest = x.new_zeros(0)
     for rows in x.split(max(1, BLOCK_ELEMENTS // weights.b_enc.numel())):
-        pre = preactivations(rows, weights.W_enc, weights.b_enc).flatten()
+        pre = preactivations(rows, weights.W_enc, weights.b_enc)
+        pre = (pre if relative_to is None else pre / relative_to).flatten()
         largest = torch.cat([largest, pre[pre > 0]])
         if largest.numel() > wanted + 1:
             largest = largest.topk(wanted + 1, sorted=False).values
     if largest.numel() <= wanted:
         return torch.zeros_like(weights.b_enc)
     # Halfway between the last that fires and the first that does not.
-    last = largest.topk(2, largest=False).values
-    return last.mean().expand_as(weights.b_enc).clone()
+    last = largest.topk(2, largest=False).values.mean()
+    return last.expand_as(weights.b_enc).clone() if relative_to is None else last * relative_to
 
 
 def threshold_per_latent(weights: Weights, x: Tensor, density: Tensor) -> Tensor:

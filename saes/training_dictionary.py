@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,8 @@ from torch import Tensor, nn
 from kernels.sparse_dictionary import preactivations
 from saes.auxiliary import auxiliary_loss, silent
 from saes.dictionary import Dictionary, EncoderDecoder, Weights
+
+Frozen = Literal["none", "encoder", "decoder"]
 
 
 @dataclass(frozen=True)
@@ -50,8 +53,14 @@ class DictionaryConfig(ABC):
         default=100_000,
         metadata={"doc": "A latent silent for this many training tokens is dead; densities are averaged over as many."},
     )
+    frozen: Frozen = field(
+        default="none",
+        metadata={"doc": "encoder or decoder: a control; its matrix stays random, as drawn, and the rest learns."},
+    )
 
     def __post_init__(self) -> None:
+        if self.frozen not in get_args(Frozen):
+            raise ValueError(f"frozen {self.frozen!r}: must be one of {', '.join(get_args(Frozen))}")
         for name in ("n_latents", "lr", "dead_after_tokens"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} {getattr(self, name)}: must be above 0")
@@ -69,7 +78,8 @@ class DictionaryConfig(ABC):
 
     def notes(self) -> list[str]:
         """What a reader of the row must know of this configuration."""
-        return [] if self.aux_coefficient else ["no auxiliary loss: a latent that dies cannot come back"]
+        notes = [] if self.frozen == "none" else [f"a control: the {self.frozen} stays random, as drawn"]
+        return notes if self.aux_coefficient else [*notes, "no auxiliary loss: a latent that dies cannot come back"]
 
     def modules(self) -> tuple[str, ...]:
         """Names of the modules whose code trains it: a change there makes another dictionary."""
@@ -112,6 +122,7 @@ class Selected:
     fired: Tensor  # [n_latents] int64: on how many tokens of the batch each latent was positive
     slots: int  # (token, latent) pairs that were decoded, fired or not: what the products cost
     penalty: Tensor | None = None  # scalar added to the loss (L1); None for selections that fix L0 themselves
+    prefixes: tuple[Tensor, ...] = ()  # [tokens, d_out] each: what nested parts decode, which must reconstruct as well
 
 
 @dataclass(frozen=True)
@@ -126,6 +137,7 @@ class StepResult:
     fired: Tensor  # [n_latents] int64
     tokens: int
     flops: float  # of forward and backward; see TrainingDictionary.flops
+    slots: int = 0  # (token, latent) pairs that the main selection decoded
 
     def without_graph(self) -> StepResult:
         """The same figures, not holding the batch's graph in memory."""
@@ -216,6 +228,11 @@ class TrainingDictionary(TrainingModule):
         self.W_dec = nn.Parameter(rows)
         self.b_dec = nn.Parameter(torch.zeros(d_out))
         self.W_skip = nn.Parameter(torch.zeros(d_out, d_in)) if shape.skip else None
+        # Controls (arXiv 2602.14111): a half that stays as it was drawn. Biases and what else a kind has learn.
+        if config.frozen == "encoder":
+            self.W_enc.requires_grad_(False)
+        elif config.frozen == "decoder":
+            self.W_dec.requires_grad_(False)
 
     @property
     def dense(self) -> bool:
@@ -245,7 +262,8 @@ class TrainingDictionary(TrainingModule):
 
     def step(self, x: Tensor, target: Tensor) -> StepResult:
         """Loss = ‖t − t̂‖²/‖t − t̄‖² + aux_coefficient · auxiliary + penalty, with sums over tokens and dimensions and t̄
-        the batch mean. (SAELens: sum over dimensions, mean over tokens, not normalised.)
+        the batch mean; and the first term again for what every prefix decodes, where a kind has prefixes. (SAELens: sum
+        over dimensions, mean over tokens, not normalised.)
         """
         centred = x if self.transcoder else x - self.b_dec
         with torch.set_grad_enabled(self.dense and torch.is_grad_enabled()):
@@ -253,8 +271,13 @@ class TrainingDictionary(TrainingModule):
         selected = self.select(centred, pre)
         output = self.output(selected.decoded, x)
         residual = target - output
-        reconstruction = residual.square().sum() / (target - target.mean(0)).square().sum()
+        spread = (target - target.mean(0)).square().sum()
+        reconstruction = residual.square().sum() / spread
         beside = x.new_zeros(()) if selected.penalty is None else selected.penalty
+        for decoded in selected.prefixes:
+            # End to end the target is what earlier dictionaries wrote: they are not to make it easy for a prefix.
+            left = target.detach() - self.output(decoded, x)
+            beside = beside + left.square().sum() / spread.detach()
         auxiliary, slots = x.new_zeros(()), 0
         if self.config.aux_coefficient:
             k_aux = self.config.k_aux or max(1, self.d_in // 2)
@@ -274,6 +297,7 @@ class TrainingDictionary(TrainingModule):
             fired=selected.fired,
             tokens=x.shape[0],
             flops=self.flops(x.shape[0], selected.slots + slots),
+            slots=selected.slots,
         )
 
     def flops(self, tokens: int, slots: int) -> float:
@@ -281,12 +305,15 @@ class TrainingDictionary(TrainingModule):
 
         Encoder product 2·tokens·d_in·n. Each decoded (token, latent) slot: decode 2·d_out, gradient of its value
         2·d_out, of its decoder row 2·d_out, of its encoder column 2·d_in, and in an autoencoder, whose bias learns
-        through the input, of the input 2·d_in. A skip costs 4·tokens·d_in·d_out. That is what the method needs; a
-        kernel that forms dense gradients spends more and is not charged for it.
+        through the input, of the input 2·d_in. A frozen half has no gradient of its rows or columns. A skip costs
+        4·tokens·d_in·d_out. That is what the method needs; a kernel that forms dense gradients spends more and is not
+        charged for it.
         """
         dense = 2.0 * tokens * self.d_in * self.config.n_latents
         skip = 0.0 if self.W_skip is None else 4.0 * tokens * self.d_in * self.d_out
-        return dense + skip + slots * (6.0 * self.d_out + (2.0 if self.transcoder else 4.0) * self.d_in)
+        by_row = 4.0 if self.config.frozen == "decoder" else 6.0
+        by_column = (0.0 if self.transcoder else 2.0) + (0.0 if self.config.frozen == "encoder" else 2.0)
+        return dense + skip + slots * (by_row * self.d_out + by_column * self.d_in)
 
     @torch.no_grad()
     def before_update(self) -> None:
@@ -296,7 +323,7 @@ class TrainingDictionary(TrainingModule):
 
     @torch.no_grad()
     def after_update(self) -> None:
-        if self.unit_norm_rows:
+        if self.unit_norm_rows and self.W_dec.requires_grad:
             self.W_dec /= self.W_dec.norm(dim=1, keepdim=True)
 
     def fired_counts(self, units: Tensor) -> Tensor:

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from harness.base.errors import BadInput
+
 bench = typer.Typer(help="Measure the harness itself.", no_args_is_help=True, rich_markup_mode=None)
+
+
+class KnownWorld(StrEnum):
+    """Data whose features are known."""
+
+    planted = "planted"
+    synth_sae_bench = "synth_sae_bench"
 
 
 @bench.command()
@@ -26,13 +36,39 @@ def faults(
 
 @bench.command()
 def dictionaries(
-    out: Annotated[Path, typer.Option(help="Folder of table.md and table.json.")] = Path("results/dictionaries"),
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of table.md and table.json [default: results/dictionaries, results/synth_sae_bench]."
+        ),
+    ] = None,
+    world: Annotated[
+        KnownWorld, typer.Option(help="planted: small and quick. synth_sae_bench: arXiv 2602.14687, scaled down.")
+    ] = KnownWorld.planted,
+    full: Annotated[
+        bool, typer.Option("--full", help="synth_sae_bench at its published size: 200 million tokens, weeks on a CPU.")
+    ] = False,
+    seeds: Annotated[int, typer.Option(min=1, help="Of synth_sae_bench: how often every kind is trained.")] = 1,
+    kinds: Annotated[str, typer.Option(help="Rows to train, with ';' between them [default: all].")] = "",
 ) -> None:
-    """Train every kind of dictionary on data with known features and tabulate what each recovers."""
-    from harness.bench.dictionaries import measure
+    """Train every kind of dictionary on data with known features and tabulate what each recovers.
 
-    report = measure(out)
-    typer.echo(f"{len(report.kinds)} kinds in {report.seconds:.0f} s: {out}/table.md")
+    A run on synth_sae_bench that was stopped goes on when the same command is given again.
+    """
+    names = [name.strip() for name in kinds.split(";") if name.strip()] or None
+    if world is KnownWorld.planted:
+        if full or seeds != 1:
+            raise BadInput("--full and --seeds are options of --world synth_sae_bench")
+        from harness.bench.dictionaries import measure as measure_planted
+
+        folder = out or Path("results/dictionaries")
+        report = measure_planted(folder, names=names)
+    else:
+        from harness.bench.synth_sae_bench import FULL, SCALED, measure
+
+        folder = out or Path("results/synth_sae_bench")
+        report = measure(folder, FULL if full else SCALED, names, seeds)
+    typer.echo(f"{len(report.kinds)} kinds in {report.seconds:.0f} s: {folder}/table.md")
 
 
 @bench.command()

@@ -17,31 +17,25 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-
 import saes
 from harness.base import files
-from harness.base.errors import HarnessError, Interrupted
-from harness.base.progress import stage_progress
-from harness.base.row_name import RowName
-from harness.base.stop import STOP
+from harness.bench.known_features import Split, config_of, train_all
 from saes.synthetic import Recovery, recovery
-from saes.trained import CurveRow
-from saes.trainer import Assignment, TrainSettings, train
+from saes.trainer import Assignment, TrainSettings
 
 if TYPE_CHECKING:
-    from saes.saelens import Planted
+    from saes.planted import Planted
 
 log = logging.getLogger(__name__)
 
-# Options besides those that all share: variants of one kind are rows of their own.
-VARIANTS: dict[str, dict[str, object]] = {
-    "relu[tied=true]": {"tied": True},
-    "relu[decoder_norms=true]": {"decoder_norms": True},
+# Variants of a kind, which are rows of their own.
+VARIANTS = (
+    "relu[tied=true]",
+    "relu[decoder_norms=true]",
     # The data's own exponent is the default, 0.5: what the budgets are worth when they do not know it.
-    "feature_choice[zipf_exponent=1]": {"zipf_exponent": 1.0},
-    "transcoder[selection=mutual_choice]": {"selection": "mutual_choice"},
-}
+    "feature_choice[zipf_exponent=1]",
+    "transcoder[selection=mutual_choice]",
+)
 
 
 @dataclass(frozen=True)
@@ -81,8 +75,8 @@ def measure(out: Path, bed: Bed | None = None, names: Sequence[str] | None = Non
 
     Raises HarnessError when `out` cannot be written or a loss is not finite.
     """
+    from saes.planted import Planted
     from saes.quality import at_inference
-    from saes.saelens import Planted
 
     files.check_writable(out)
     bed = bed or Bed()
@@ -92,30 +86,19 @@ def measure(out: Path, bed: Bed | None = None, names: Sequence[str] | None = Non
     settings = TrainSettings(
         train_tokens=bed.train_tokens, batch_tokens=bed.batch_tokens, buffer_tokens=16 * bed.batch_tokens, seed=bed.seed
     )
-    # Numbers of sequences: those that are trained on, then those that thresholds are set on, then those of the test.
-    trained_on = -(-bed.train_tokens // bed.sequence_tokens)
-    apart = bed.tested // bed.sequence_tokens
-    calibration = torch.arange(trained_on, trained_on + apart)
-    fresh = torch.arange(trained_on + apart, trained_on + 2 * apart)
-    with tempfile.TemporaryDirectory(prefix="harness-dictionaries-") as work, stage_progress("dictionaries") as report:
-
-        def on_step(_name: str, row: CurveRow) -> None:
-            report(row.tokens, bed.train_tokens, "tokens")
-            if STOP.requested:
-                raise Interrupted("stopped; run the same command to start again")
-
-        try:
-            trained = train(
-                assignments,
-                settings.stream(planted, trained_on, bed.sequence_tokens),
-                settings,
-                Path(work),
-                on_step=on_step,
-                held_out=lambda: planted(calibration),
-            )
-        except ValueError as error:
-            raise HarnessError(str(error)) from error
-        tokens, firings = planted(fresh), planted.activations(fresh) > 0
+    split = Split.of(bed.train_tokens, bed.tested, bed.tested, bed.sequence_tokens)
+    with tempfile.TemporaryDirectory(prefix="harness-dictionaries-") as work:
+        trained = train_all(
+            assignments,
+            settings,
+            planted,
+            split,
+            bed.sequence_tokens,
+            Path(work),
+            "dictionaries",
+            "stopped; run the same command to start again",
+        )
+        tokens, firings = planted(split.fresh), planted.activations(split.fresh) > 0
         scored = []
         for name, result in trained.items():
             site = assignments[name].site
@@ -131,9 +114,7 @@ def measure(out: Path, bed: Bed | None = None, names: Sequence[str] | None = Non
 
 
 def _assignment(name: str, bed: Bed, planted: Planted) -> Assignment:
-    config_class = saes.DICTIONARIES.named(RowName.of(name).subject.name)
-    options = {"n_latents": bed.n_features, "k": bed.per_token, "dead_after_tokens": bed.train_tokens // 10}
-    config = config_class(**options, **VARIANTS.get(name, {}))  # pyright: ignore[reportArgumentType]
+    config = config_of(name, n_latents=bed.n_features, k=bed.per_token, dead_after_tokens=bed.train_tokens // 10)
     return Assignment(planted.mapped if config.transcodes else planted.site, config)
 
 

@@ -67,7 +67,7 @@ def test_a_transcoder_in_training_does_not_subtract_its_decoder_bias_from_its_in
     torch.testing.assert_close(after, before)
 
 
-@pytest.mark.parametrize("name", ["batchtopk", "mutual_choice", "feature_choice"])
+@pytest.mark.parametrize("name", ["batchtopk", "mutual_choice", "feature_choice", "jumprelu", "matryoshka"])
 def test_thresholds_stay_in_float32_for_activations_in_bfloat16(name: str) -> None:
     dictionary = at_inference(name)
     wide, narrow = read(dictionary, x()), read(dictionary, x().bfloat16())

@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,12 +17,18 @@ from saes.topk import TopK, TopKConfig
 sae_lens = pytest.importorskip("sae_lens")
 from sae_lens.evals import ExplainedVarianceCalculator  # noqa: E402
 from sae_lens.saes.batchtopk_sae import BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig  # noqa: E402
+from sae_lens.saes.jumprelu_sae import JumpReLUTrainingSAE, JumpReLUTrainingSAEConfig  # noqa: E402
+from sae_lens.saes.matryoshka_batchtopk_sae import (  # noqa: E402
+    MatryoshkaBatchTopKTrainingSAE,
+    MatryoshkaBatchTopKTrainingSAEConfig,
+)
 from sae_lens.saes.sae import TrainStepInput  # noqa: E402
 from sae_lens.saes.topk_sae import TopKTrainingSAE, TopKTrainingSAEConfig  # noqa: E402
 
 import saes  # noqa: E402
 from saes.batchtopk import BatchTopKConfig  # noqa: E402
-from saes.saelens import Planted, SAELensDictionary, from_saelens, load_pretrained, to_saelens  # noqa: E402
+from saes.planted import Planted  # noqa: E402
+from saes.saelens import SAELensDictionary, from_saelens, load_pretrained, to_saelens  # noqa: E402
 from saes.synthetic import recovery  # noqa: E402
 from saes.trainer import Assignment, TrainSettings, train  # noqa: E402
 from saes.training_dictionary import Shape  # noqa: E402
@@ -230,6 +237,69 @@ def test_the_same_steps_from_the_same_weights_end_at_saelens_weights(kind):
         torch.testing.assert_close(getattr(ours, name), getattr(theirs, name), rtol=1e-4, atol=1e-4)
 
 
+def test_the_prefixes_of_matryoshka_are_scored_as_saelens_scores_them():
+    x = tokens(200)
+    config = MatryoshkaBatchTopKTrainingSAEConfig(
+        d_in=D, d_sae=N, k=K, rescale_acts_by_decoder_norm=False, matryoshka_widths=[4, 16, N]
+    )
+    theirs, ours = pair(
+        lambda: MatryoshkaBatchTopKTrainingSAE(config), partial(saes.DICTIONARIES["matryoshka"], widths=(4, 16))
+    )
+    output = theirs.training_forward_pass(TrainStepInput(x, {}, None, 0, False))
+    result = ours.step(x, x)
+    spread = (x - x.mean(0)).square().sum() / len(x)
+    torch.testing.assert_close(result.loss, output.loss / spread)
+    result.loss.backward()
+    (output.loss / spread).backward()
+    for name in ("W_enc", "b_enc", "W_dec", "b_dec"):
+        torch.testing.assert_close(getattr(ours, name).grad, getattr(theirs, name).grad, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("dense", [True, False])
+def test_a_step_of_jumprelu_is_that_of_saelens_with_the_loss_normalised(dense):
+    x, threshold, width = tokens(200), 0.9, 0.8
+    config = JumpReLUTrainingSAEConfig(
+        d_in=D, d_sae=N, jumprelu_init_threshold=threshold, jumprelu_bandwidth=width, l0_coefficient=1.0
+    )
+    theirs, ours = pair(
+        lambda: JumpReLUTrainingSAE(config),
+        partial(saes.DICTIONARIES["jumprelu"], first_threshold=threshold, bandwidth=width),
+    )
+    ours.prepare(0.5)
+    ours.last_share.fill_(1.0 if dense else 0.0)
+    spread = (x - x.mean(0)).square().sum() / len(x)
+    price = float(spread) * ours.penalty.coefficient() / K  # what theirs must cost for a firing, in units of its loss
+    output = theirs.training_forward_pass(TrainStepInput(x, {"l0": price}, None, 0, False))
+    result = ours.step(x, x)
+    torch.testing.assert_close(result.loss, output.loss / spread)
+    result.loss.backward()
+    (output.loss / spread).backward()
+    for name in ("W_enc", "b_enc", "W_dec", "b_dec"):
+        torch.testing.assert_close(getattr(ours, name).grad, getattr(theirs, name).grad, rtol=1e-4, atol=1e-6)
+    # Theirs learns the threshold, ours its logarithm.
+    torch.testing.assert_close(ours.log_threshold.grad, threshold * theirs.threshold.grad, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("frozen", ["encoder", "decoder"])
+@pytest.mark.parametrize("name", ["saelens:standard", "saelens:gated", "saelens:batchtopk", "saelens:jumprelu"])
+def test_a_half_of_a_saelens_architecture_can_be_frozen(name, frozen):
+    module = saes.DICTIONARIES[name](n_latents=N, k=K, frozen=frozen).build(Shape(D, D), torch.Generator())
+    optimizer = torch.optim.Adam(module.parameters(), lr=1e-2)
+    before = {key: getattr(module.sae, key).detach().clone() for key in ("W_enc", "W_dec")}
+    module.prepare(0.5)
+    module.step(tokens(), tokens()).loss.backward()
+    module.before_update()
+    optimizer.step()
+    kept, learnt = ("W_enc", "W_dec") if frozen == "encoder" else ("W_dec", "W_enc")
+    assert torch.equal(getattr(module.sae, kept), before[kept])
+    assert not torch.equal(getattr(module.sae, learnt), before[learnt])
+
+
+def test_matching_pursuit_has_no_half_to_freeze():
+    with pytest.raises(ValueError, match="frozen 'decoder': the encoder of matching_pursuit is its decoder"):
+        saes.DICTIONARIES["saelens:matching_pursuit"](frozen="decoder")
+
+
 def test_explained_variance_and_l0_are_those_that_saelens_computes(tmp_path, explained_variance):
     ours = TopK(weights(), K)
     sae = to_saelens(ours)
@@ -262,9 +332,9 @@ def theirs_on_our_stream(tmp_path_factory):
     bed = Planted(n_features=32, d=24, per_token=2.0, sequence_tokens=64, seed=1)
     options = {"n_latents": 32, "k": 2, "lr": 2e-2, "dead_after_tokens": 4_000}
     assignments = {name: Assignment(bed.site, saes.DICTIONARIES[name](**options)) for name in ARCHITECTURES}
-    for name in ("topk", "relu", "batchtopk", "mutual_choice", "feature_choice"):
+    for name in ("topk", "relu", "batchtopk", "mutual_choice", "feature_choice", "jumprelu", "matryoshka"):
         assignments[name] = Assignment(bed.site, saes.DICTIONARIES[name](**options))
-    for selection in ("relu", "mutual_choice"):
+    for selection in ("relu", "mutual_choice", "jumprelu", "matryoshka"):
         for name in ("transcoder", "skip_transcoder"):
             config = saes.DICTIONARIES[name](**options, selection=selection)
             assignments[f"{name}-{selection}"] = Assignment(bed.mapped, config)

@@ -41,6 +41,16 @@ def test_settings_in_brackets_are_settings(tmp_path: Path) -> None:
     assert (grafted.dictionary.config.k, grafted.dictionary.config.n_latents) == (16, 256)  # pyright: ignore
 
 
+def test_a_frozen_half_and_nested_prefixes_can_stand_in_brackets(tmp_path: Path) -> None:
+    file = tmp_path / "controls.yaml"
+    nested = "dense+matryoshka[widths=[8,32],frozen=encoder]"
+    file.write_text(f"systems: [dense+topk, 'dense+topk[frozen=decoder]', '{nested}']\nmetrics: [loss]\n")
+    specs = system_specs(load(str(file)))
+    configs = [spec.dictionary.config for spec in specs if spec.dictionary is not None]
+    assert [config.frozen for config in configs] == ["none", "decoder", "encoder"]  # pyright: ignore
+    assert configs[2].prefixes() == (8, 32, configs[2].n_latents)  # pyright: ignore
+
+
 def test_a_dictionary_row_shares_the_subject_of_the_row_without_one() -> None:
     plan = make_plan(load("smoke"), Numerics("cpu", "float32", 1))
     by_name = {run.spec.name: run for run in plan.rows}
@@ -144,6 +154,7 @@ def test_a_file_that_is_not_yaml_is_named(tmp_path: Path) -> None:
     [
         ("dence", "no architecture 'dence'; did you mean dense?"),
         ("dense+topkk", "no dictionary 'topkk'; did you mean topk?"),
+        ("dense+topk[frozen=decodr]", "frozen = 'decodr': input should be 'none', 'encoder' or 'decoder'"),
         ("dense+topk[k=4", "the bracket is not closed"),
         ("dense+topk[k]", "is not key=value"),
     ],

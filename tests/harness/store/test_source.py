@@ -225,6 +225,9 @@ MOVES: list[tuple[str, set[str]]] = [
     ("models/*", EVERYTHING - {"corpus"}),
     ("saes/__init__.py", DICTIONARIES),
     ("saes/feature_choice.py", NOTHING),  # no such row here
+    ("saes/jumprelu.py", NOTHING),
+    ("saes/matryoshka.py", NOTHING),
+    ("saes/planted.py", NOTHING),
     ("saes/stored.py", NOTHING),
     ("saes/synthetic.py", NOTHING),
     ("saes/topk.py", {TOPK, SAELENS}),
