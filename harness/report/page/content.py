@@ -7,6 +7,7 @@ from typing import Any
 from harness.report.style import GREY, marks, sweep
 from harness.tables.cells import base, heading
 from harness.tables.columns import TIMED, families
+from harness.tables.counts import COUNTS
 from harness.tables.headline import front, grouped
 from harness.tables.roads import road
 from harness.tables.table import Figure, Row, Table
@@ -14,7 +15,7 @@ from harness.tables.table import Figure, Row, Table
 
 def content(table: Table) -> dict[str, Any]:
     """As JSON can hold it. Numbers have six significant digits."""
-    looks, (units, on_front) = marks(table), front(table)
+    looks, on_front = marks(table), front(table)[1]
     groups = {row.system: group.title for group in grouped(table) for row in group.rows}
     return {
         "rows": [
@@ -39,7 +40,7 @@ def content(table: Table) -> dict[str, Any]:
             for name, metrics in families(table)
             if name != TIMED
         ],
-        "front_units": units,
+        "counts": [{"value": count.metric, "text": count.axis} for count in COUNTS],
         "baseline": base(table) or None,
         "differences": _differences(table),
     }
