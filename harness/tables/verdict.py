@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from harness.tables import by_road
 from harness.tables.build import nothing_real
 from harness.tables.cells import cell, difference, title
 from harness.tables.columns import any_figure
@@ -19,7 +20,7 @@ def verdict(table: Table) -> list[str]:
     for metric in table.headline:
         if any_figure(table, metric) is not None:
             said += [*_against_rows(table, metric), *_against_controls(table, metric)]
-    return [*said, *_splices(table), *_product_of_marginals(table)]
+    return [*said, *by_road.sentences(table), *_splices(table), *_product_of_marginals(table)]
 
 
 def _against_rows(table: Table, metric: str) -> Iterator[str]:

@@ -78,7 +78,7 @@ def test_who_loses_less_is_said_with_its_units_its_dead_ones_and_what_is_equal()
         for name, value in (("sparsity/strength_l0_total", 20.4), ("usage/dead", 0.26)):
             one.measurements.append(Measurement(name, value, "", "lower", 1))
     matched = provenance(matched="training_flops 2.5e+12, to 2.0%")
-    (line,) = verdict(build("mine", results, matched, "dense", [SPLICED]))
+    line, *_ = verdict(build("mine", results, matched, "dense", [SPLICED]))
     assert line == (
         "`peer` loses 1.00 [0.75, 1.25] bits per byte less than `dense` at equal training flops, with 20.4 units a "
         "token, in all layers, that carry 95% of what is written; 26% of its units are dead."
