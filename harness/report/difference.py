@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import altair as alt
 
 from harness.report.drawing import HEIGHT, WIDTH, Drawing, Record, data, interval, record, systems, tooltip, whiskers
-from harness.report.style import GREY, rows_with, sweep
+from harness.report.style import GREY, marks, rows_with, sweep
 from harness.tables.cells import heading
 from harness.tables.counts import of_table
 from harness.tables.roads import road
@@ -34,10 +34,10 @@ def draw(table: Table) -> Drawing | None:
     differences = {d.a: d for d in table.differences if d.metric == SPLICED}
     bases = {d.b for d in differences.values()}
     rows = [row for row in rows_with(table, units.metric, SPLICED) if road(row) in COMPETE]
-    records = []
+    records, looks = [], marks(table)
     for row in rows:
         one = record(
-            table,
+            looks,
             row,
             {"x": units.metric, "absolute": SPLICED},
             accounting=row.accounting or "",
