@@ -165,10 +165,11 @@ def report(
         typer.Option(help="The page. Default: report.html in the folder; of several: results/local/report.html."),
     ] = None,
 ) -> None:
-    """Make a results folder's page and figures again, or a page that sets several folders beside each other."""
+    """Make a results folder's texts, figures and page again from what it holds, or a page that sets several folders
+    beside each other."""
     from harness.report import curves, figures
     from harness.report.page import compare, render
-    from harness.tables.folder import read
+    from harness.tables.folder import read, write_texts
 
     if len(results) > 1:
         path = out or LOCAL_RESULTS / "report.html"
@@ -179,6 +180,7 @@ def report(
         _say(f"page: {compare.write(found, path)}")
         return
     table = read(results[0])
+    write_texts(table, results[0])
     learnt = curves.read(results[0])
     drawn = figures.drawings(table, learnt)
     # Without the curves nobody can draw training again.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from harness.report.drawing import Drawing, forest, record
-from harness.report.style import rows_with
+from harness.report.style import marks, rows_with
 from harness.tables.build import nothing_real
 from harness.tables.cells import heading
 from harness.tables.roads import is_control
@@ -14,12 +14,12 @@ _ALSO = ("joint/excess_above_floor",)  # drawn though no experiment has it for a
 
 def draw(table: Table) -> list[Drawing]:
     """Those among the table's headline figures; untrained rows below the rest."""
-    found = []
+    found, looks = [], marks(table)
     for metric in dict.fromkeys((*table.headline, *_ALSO)):
         rows = sorted(rows_with(table, metric), key=is_control)
         nothing = 0.0 if metric in _ALSO else nothing_real(metric)
         if rows and nothing is not None:
-            records = [record(table, row, {"x": metric}) for row in rows]
+            records = [record(looks, row, {"x": metric}) for row in rows]
             drawn = forest(table, records, heading(table, metric), nothing)
             says = f"Dashed ({nothing:g}): the real thing is what its control is. 95% intervals."
             name = metric.replace("/", "_")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import altair as alt
 
 from harness.report.drawing import HEIGHT, WIDTH, Drawing, data, record, systems, tooltip
-from harness.report.style import rows_with
+from harness.report.style import marks, rows_with
 from harness.tables.splice import SPLICED
 from harness.tables.table import Table
 
@@ -18,7 +18,8 @@ def draw(table: Table) -> Drawing | None:
     spent = [row.metrics[FLOPS].value for row in rows]
     if len(rows) < 2 or min(spent) <= 0 or max(spent) / min(spent) < VARIES:
         return None
-    records = [record(table, row, {"x": FLOPS, "y": SPLICED}) for row in rows]
+    looks = marks(table)
+    records = [record(looks, row, {"x": FLOPS, "y": SPLICED}) for row in rows]
     of = systems(table, records)
     x = alt.X(
         "x:Q",

@@ -12,7 +12,7 @@ from typing import Any
 import altair as alt
 
 from harness.report.drawing import HEIGHT, WIDTH, Drawing, Record, data, record, tooltip, whiskers
-from harness.report.style import COLOURS, SHAPES, sweep
+from harness.report.style import COLOURS, SHAPES, marks, sweep
 from harness.tables.cells import heading
 from harness.tables.table import Row, Table
 
@@ -37,9 +37,9 @@ def _rows(table: Table, *metrics: str) -> list[Row]:
 
 def points(table: Table, metric: str) -> list[Record]:
     """One a row. `kind` and `width` name its line: rows of one kind and width that differ in L0."""
-    rows = _rows(table, WIDTH_OF, L0, metric)
+    rows, looks = _rows(table, WIDTH_OF, L0, metric), marks(table)
     records = [
-        record(table, row, {"x": L0, "y": metric}, kind=sweep(row.system), width=row.metrics[WIDTH_OF].value)
+        record(looks, row, {"x": L0, "y": metric}, kind=sweep(row.system), width=row.metrics[WIDTH_OF].value)
         for row in rows
     ]
     return sorted(records, key=lambda one: (one["kind"], one["width"], one["x"]))
@@ -64,10 +64,10 @@ def _against_l0(table: Table, metric: str, name: str, title: str) -> Drawing | N
 
 def wasted(table: Table) -> list[Record]:
     """Two a row: latents that are dead, and those that are dead or under-used, in percent."""
-    found = []
+    found, looks = [], marks(table)
     for row in _rows(table, WIDTH_OF, L0, DEAD, UNDER_USED):
         for metric, what in ((DEAD, "dead"), (UNDER_USED, "under-used or dead")):
-            one = record(table, row, {"x": L0}, kind=sweep(row.system), width=row.metrics[WIDTH_OF].value)
+            one = record(looks, row, {"x": L0}, kind=sweep(row.system), width=row.metrics[WIDTH_OF].value)
             found.append(one | {"what": what, "y": 100 * row.metrics[metric].value})
     return sorted(found, key=lambda one: (one["kind"], one["width"], one["x"]))
 

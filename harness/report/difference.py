@@ -8,19 +8,13 @@ from dataclasses import dataclass
 import altair as alt
 
 from harness.report.drawing import HEIGHT, WIDTH, Drawing, Record, data, interval, record, systems, tooltip, whiskers
-from harness.report.style import GREY, rows_with, sweep
+from harness.report.style import GREY, marks, rows_with, sweep
 from harness.tables.cells import heading
-from harness.tables.columns import any_figure
+from harness.tables.counts import of_table
 from harness.tables.roads import road
 from harness.tables.splice import SPLICED
 from harness.tables.table import Row, Table
 
-# What counts units, the first that a table has; and how the axis says it.
-UNITS = {
-    "sparsity/strength_l0_total": "units that carry 95% of what is written, a token, all layers (strength-L0)",
-    "kept/l0": "units a token and layer that the loss needs (kept L0)",
-    "sparsity/l0": "active units a token and layer (L0)",
-}
 COMPETE = ("dense", "post-hoc", "built-in")
 
 
@@ -34,16 +28,20 @@ class _Axes:
 def draw(table: Table) -> Drawing | None:
     """Filled: the row's whole budget. Hollow: its dictionaries come on top of it. A line joins the rows of a sweep.
     Controls and rows of another budget are left out: they would set the scale."""
-    units = next((name for name in UNITS if any_figure(table, name) is not None), None)
+    units = of_table(table)
     if units is None:
         return None
     differences = {d.a: d for d in table.differences if d.metric == SPLICED}
     bases = {d.b for d in differences.values()}
-    rows = [row for row in rows_with(table, units, SPLICED) if road(row) in COMPETE]
-    records = []
+    rows = [row for row in rows_with(table, units.metric, SPLICED) if road(row) in COMPETE]
+    records, looks = [], marks(table)
     for row in rows:
         one = record(
-            table, row, {"x": units, "absolute": SPLICED}, accounting=row.accounting or "", curve=sweep(row.system)
+            looks,
+            row,
+            {"x": units.metric, "absolute": SPLICED},
+            accounting=row.accounting or "",
+            curve=sweep(row.system),
         )
         if (d := differences.get(row.system)) is not None:
             records.append(one | interval("y", d.value, d.low, d.high))
@@ -55,7 +53,7 @@ def draw(table: Table) -> Drawing | None:
     if len(records) < 2:
         return None
     against = f", minus {' or '.join(sorted(bases))}" if differences else ""
-    axes = _Axes(UNITS[units], heading(table, SPLICED).rstrip(" ↓") + against, 0.0 if differences else None)
+    axes = _Axes(units.axis, heading(table, SPLICED).rstrip(" ↓") + against, 0.0 if differences else None)
     how = "paired by document and seed; 95% intervals" if differences else "95% intervals"
     return Drawing(
         "difference",

@@ -9,7 +9,7 @@ from typing import Any
 import altair as alt
 import vl_convert
 
-from harness.report.style import CONFIG, GREY, marks, scales
+from harness.report.style import CONFIG, GREY, Mark, scales
 from harness.tables.roads import road
 from harness.tables.table import Row, Table
 
@@ -43,10 +43,10 @@ class Drawing:
         return vl_convert.vegalite_to_svg(self.spec(titled=False))
 
 
-def record(table: Table, row: Row, figures: Mapping[str, str], **more: object) -> Record:
-    """One row's datum. `figures`: field -> metric; each field gets `_low` and `_high` too (the value where there is no
-    interval)."""
-    found: Record = {"system": row.system, "label": marks(table)[row.system].label, "road": road(row)}
+def record(looks: Mapping[str, Mark], row: Row, figures: Mapping[str, str], **more: object) -> Record:
+    """One row's datum. looks: `marks` of its table. `figures`: field -> metric; each field gets `_low` and `_high` too
+    (the value where there is no interval)."""
+    found: Record = {"system": row.system, "label": looks[row.system].label, "road": road(row)}
     for field, metric in figures.items():
         figure = row.metrics[metric]
         found |= interval(field, figure.value, figure.low, figure.high)

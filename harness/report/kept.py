@@ -5,6 +5,7 @@ from __future__ import annotations
 import altair as alt
 
 from harness.report.drawing import HEIGHT, WIDTH, Drawing, Record, data, record, systems, tooltip
+from harness.report.style import marks
 from harness.tables.roads import is_control
 from harness.tables.table import Table
 
@@ -13,8 +14,9 @@ PREFIX = "kept/bits_per_byte_k"
 
 def points(table: Table) -> list[Record]:
     """One for every row and k. Untrained rows are left out: they would set the scale."""
+    looks = marks(table)
     return [
-        record(table, row, {"y": name}, x=int(name.removeprefix(PREFIX)))
+        record(looks, row, {"y": name}, x=int(name.removeprefix(PREFIX)))
         for row in table.rows
         for name in sorted(row.metrics, key=lambda name: (len(name), name))
         if name.startswith(PREFIX) and not is_control(row)

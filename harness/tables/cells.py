@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from harness.tables.columns import any_figure
 from harness.tables.table import Difference, Row, Table
 
+# Names in several families: the l0 of what is kept and of what is written, a row's FLOPs and its search's.
+_SHARED = frozenset({"l0", "tokens", "training_flops", "units"})
 _ARROWS = {"lower": "↓", "higher": "↑", "none": ""}
 
 
@@ -54,17 +56,29 @@ def figure_cell(row: Row, metric: str) -> str:
     return "n/a" if figure is None else cell(figure.value, figure.low, figure.high)
 
 
+def short_name(metric: str, beside: Iterable[str] = ()) -> str:
+    """A figure's name without its family; with it where a figure of another family is called the same, here or in
+    another table."""
+    family, _, name = metric.rpartition("/")
+    shared = name in _SHARED or any(other.rpartition("/")[2] == name and other != metric for other in beside)
+    return (f"{family} {name}" if shared else name).replace("_", " ").strip()
+
+
+def _in_table(table: Table, metric: str) -> str:
+    return short_name(metric, (name for row in table.rows for name in row.metrics))
+
+
 def title(table: Table, metric: str) -> str:
     """A figure's name at the beginning of a sentence: `Spliced bits per byte (lower is better)`."""
     figure = any_figure(table, metric)
-    name = metric.split("/", 1)[-1].replace("_", " ")
+    name = _in_table(table, metric)
     way = f" ({figure.direction} is better)" if figure is not None and figure.direction != "none" else ""
     return name[:1].upper() + name[1:] + way
 
 
 def heading(table: Table, metric: str) -> str:
     figure = any_figure(table, metric)
-    name = metric.split("/", 1)[-1].replace("_", " ")
+    name = _in_table(table, metric)
     if figure is None:
         return name
     told = not figure.unit or name.lower().endswith(figure.unit.lower())

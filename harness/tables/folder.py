@@ -22,11 +22,16 @@ def details_folder(results: Path, row: str, seed: int) -> Path:
 
 
 def write(table: Table, folder: Path) -> None:
-    """table.csv, table.md, details.md and table.json in `folder`; the last one last: a folder that has it is whole."""
+    """The texts, and table.json last: a folder that has it is whole."""
+    write_texts(table, folder)
+    write_atomically(folder / "table.json", (table.model_dump_json(indent=2) + "\n").encode())
+
+
+def write_texts(table: Table, folder: Path) -> None:
+    """table.csv, details.md and table.md: all that they say is in the table, so they can be made again from it."""
     write_atomically(folder / "table.csv", csv_text(table).encode())
     write_atomically(folder / "details.md", details(table).encode())
     write_atomically(folder / "table.md", markdown(table).encode())
-    write_atomically(folder / "table.json", (table.model_dump_json(indent=2) + "\n").encode())
 
 
 def read(folder: Path) -> Table:

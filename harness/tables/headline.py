@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 from harness.tables.cells import cell, difference, figure_cell, heading
 from harness.tables.columns import any_figure
+from harness.tables.counts import NAMES, Count, of_table
 from harness.tables.roads import Group, groups, road
 from harness.tables.splice import COST, NATIVE, SPLICED
 from harness.tables.table import Row, Table
 
 MOST = 8
-UNITS = ("kept/l0", "sparsity/strength_l0_total", "sparsity/l0")  # the first that a table has counts for the front
-_ALWAYS = (COST, "kept/l0", "sparsity/strength_l0_total", "usage/dead")
+_ALWAYS = (COST, *NAMES[:2], "usage/dead")
 _LAST = "cost/training_flops"
 
 
@@ -110,16 +110,18 @@ def _loss_of(row: Row) -> float:
     return float("inf") if figure is None else figure.value
 
 
-def front(table: Table) -> tuple[str | None, set[str]]:
-    """The figure that counts units, and the systems that no other beats in both it and the loss. Read among rows that
+def front(table: Table) -> tuple[Count | None, set[str]]:
+    """What counts units, and the systems that no other beats in both it and the loss. Read among rows that
     compete: no references or controls, and none that got another budget, a dictionary on top of it among them."""
-    units = next((name for name in UNITS if any_figure(table, name) is not None), None)
+    units = of_table(table)
     if units is None:
         return None, set()
     points = [
-        (row.system, row.metrics[SPLICED].value, row.metrics[units].value)
+        (row.system, row.metrics[SPLICED].value, row.metrics[units.metric].value)
         for row in table.rows
-        if row.unmatched is None and road(row) not in ("apart", "reference") and {SPLICED, units} <= row.metrics.keys()
+        if row.unmatched is None
+        and road(row) not in ("apart", "reference")
+        and {SPLICED, units.metric} <= row.metrics.keys()
     ]
     return units, {
         system

@@ -81,7 +81,7 @@ def _headline(table: Table) -> Iterator[str]:
     yield from _pipe_table(header, rows)
     yield ""
     if units is not None:
-        yield f"◆ no other row has both a lower loss and fewer units ({heading(table, units).rstrip(' ↓')})."
+        yield f"◆ no other row has both a lower loss and fewer units ({units.axis})."
 
 
 def _family(table: Table, family: str, metrics: Sequence[str]) -> list[str]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from harness.tables import by_road
 from harness.tables.build import nothing_real
 from harness.tables.cells import cell, difference, title
 from harness.tables.columns import any_figure
+from harness.tables.counts import of_row
 from harness.tables.roads import is_control
 from harness.tables.splice import COST, NATIVE, SPLICED
 from harness.tables.table import Difference, Table
@@ -18,7 +20,7 @@ def verdict(table: Table) -> list[str]:
     for metric in table.headline:
         if any_figure(table, metric) is not None:
             said += [*_against_rows(table, metric), *_against_controls(table, metric)]
-    return [*said, *_splices(table), *_product_of_marginals(table)]
+    return [*said, *by_road.sentences(table), *_splices(table), *_product_of_marginals(table)]
 
 
 def _against_rows(table: Table, metric: str) -> Iterator[str]:
@@ -39,8 +41,6 @@ def _against_rows(table: Table, metric: str) -> Iterator[str]:
 
 
 _WORDS = ("better", "worse", "unresolved")
-# What counts the units that a token takes, the first that the row has.
-_UNITS = ("sparsity/strength_l0_total", "sparsity/l0")
 
 
 def _loses_less(table: Table, d: Difference) -> str:
@@ -49,8 +49,8 @@ def _loses_less(table: Table, d: Difference) -> str:
     said = f"`{d.a}` loses {cell(-d.value, low, high)} bits per byte less than `{d.b}`"
     if table.provenance.matched and row.unmatched is None:
         said += f" at equal {table.provenance.matched.split()[0].replace('_', ' ')}"
-    if (units := next((row.metrics[name].value for name in _UNITS if name in row.metrics), None)) is not None:
-        said += f", with {units:.3g} units a token"
+    if (count := of_row(row)) is not None:
+        said += f", with {row.metrics[count.metric].value:.3g} {count.said}"
     if (dead := row.metrics.get("usage/dead")) is not None:
         said += f"; {dead.value:.0%} of its units are dead"
     return f"{said}."

@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
-from harness.tables.columns import any_figure
-from harness.tables.headline import UNITS
+from harness.tables.cells import short_name
+from harness.tables.counts import NAMES, of_table
 from harness.tables.measurement import Measurement
 from harness.tables.splice import COST, NATIVE, SPLICED
 from harness.tables.table import Table
@@ -24,7 +24,7 @@ ASKED = (
     NATIVE,
     SPLICED,
     COST,
-    *UNITS,
+    *NAMES,
     "usage/dead",
     "cost/training_flops",
     "cost/parameters",
@@ -59,7 +59,7 @@ def final(measurements: Sequence[Measurement], headline: Sequence[str]) -> dict[
     found = {m.name: m.value for m in measurements if math.isfinite(m.value)}
     wanted = [name for name in dict.fromkeys((*headline, *ASKED)) if name in found][: MOST - OF_CURVES - 1]
     sent = {metric_key(name): rounded(found[name]) for name in wanted}
-    units = next((found[name] for name in UNITS if found.get(name, 0.0) > 0), None)
+    units = next((found[name] for name in NAMES if found.get(name, 0.0) > 0), None)
     return sent if units is None else {**sent, LOG_UNITS: rounded(math.log10(units))}
 
 
@@ -80,12 +80,20 @@ def of_every_system(table: Table) -> dict[str, float]:
 
 
 def _of_every_system(table: Table) -> Iterator[tuple[str, float]]:
-    units = next((name for name in UNITS if any_figure(table, name) is not None), None)
-    names = (*table.headline, SPLICED, NATIVE, *((units,) if units else ()), COST, "usage/dead", "cost/training_flops")
+    units = of_table(table)
+    names = (
+        *table.headline,
+        SPLICED,
+        NATIVE,
+        *((units.metric,) if units else ()),
+        COST,
+        "usage/dead",
+        "cost/training_flops",
+    )
     for name in dict.fromkeys(names):
         for row in table.rows:
             if name in row.metrics:
-                short = name.split("/", 1)[-1]
+                short = short_name(name, names).replace(" ", "_")
                 yield metric_key(f"headline/{short}/{row.system}"), rounded(row.metrics[name].value)
 
 

@@ -9,8 +9,9 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from harness.tables.build import SeedResult
-from harness.tables.cells import number, title
-from harness.tables.headline import UNITS, columns, grouped
+from harness.tables.cells import number, short_name, title
+from harness.tables.counts import NAMES
+from harness.tables.headline import columns, grouped
 from harness.tables.measurement import Measurement
 from harness.tables.splice import NATIVE, SPLICED
 from harness.tables.table import Table
@@ -36,7 +37,7 @@ def of_comparison(table: Table, links: Mapping[str, str]) -> str:
 def of_row(result: SeedResult, headline: Sequence[str]) -> str:
     """Its main figures in a line, then what else is said of it."""
     found = {m.name: m for m in result.measurements if math.isfinite(m.value)}
-    units = next((name for name in UNITS if name in found), "")
+    units = next((name for name in NAMES if name in found), "")
     loss = SPLICED if SPLICED in found else NATIVE
     wanted = [name for name in dict.fromkeys((loss, units, *headline, "usage/dead")) if name in found]
     figures = ", ".join(_figure(found[name]) for name in wanted[:_IN_A_LINE])
@@ -45,7 +46,7 @@ def of_row(result: SeedResult, headline: Sequence[str]) -> str:
 
 
 def _figure(measured: Measurement) -> str:
-    name = measured.name.split("/", 1)[-1].replace("_", " ")
+    name = short_name(measured.name)
     unit = f" {measured.unit}" if measured.unit else ""
     return f"{name} {number(measured.value, None)}{unit}"
 

@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from harness.tables import counts
 from harness.tables.splice import COST, NATIVE, SPLICED
 from harness.tracking import chosen
 
@@ -29,7 +30,7 @@ COMPARISON = "comparison"  # the tag `kind` of a parent run
 PREFIX = "mlflow.sharedViewState."
 _SEEN = ("3.15.", "3.16.", "3.17.")
 _COST = tuple(name for name in chosen.ASKED if name.startswith("cost/"))
-_COLUMNS = (NATIVE, SPLICED, COST, *chosen.UNITS, "usage/dead", *_COST)
+_COLUMNS = (NATIVE, SPLICED, COST, *counts.NAMES, "usage/dead", *_COST)
 _LONGEST = 20_000  # characters of an experiment's tag
 
 _LETTER, _WIDER = 6, 20  # pixels, so that a column's name is not cut
@@ -65,7 +66,7 @@ class Shown:
 def _against_units(shown: Shown) -> Charts:
     return [
         *shown.scatter(chosen.LOG_UNITS, SPLICED),
-        *shown.bars([SPLICED, COST, *chosen.UNITS, NATIVE, *shown.asked]),
+        *shown.bars([SPLICED, COST, *counts.NAMES, NATIVE, *shown.asked]),
     ]
 
 

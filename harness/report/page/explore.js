@@ -105,10 +105,9 @@ window.addEventListener("DOMContentLoaded", () => {
   const has = (metric) => page.rows.filter((row) => row.figures[metric]).length > 1;
   const look = document.getElementById("look-live");
   if (look && has(SPLICED)) {
-    const wanted = [["sparsity/strength_l0_total", "strength-L0 (95% of what is written)"], ["kept/l0", "kept L0 (what the loss needs)"], ["sparsity/l0", "L0 (active units)"], ["cost/active_parameters", "active parameters"]]
-      .filter(([metric]) => has(metric)).map(([value, text]) => ({ value, text }));
+    const wanted = [...page.counts, { value: "cost/active_parameters", text: "active parameters" }].filter(({ value }) => has(value));
     const paired = Boolean(page.differences[SPLICED]);
-    const state = { x: (wanted.find((one) => one.value === page.front_units) || wanted[0]).value, y: paired ? "difference" : "absolute", accounting: "both" };
+    const state = { x: wanted[0].value, y: paired ? "difference" : "absolute", accounting: "both" };
     const accountings = new Set(page.rows.map((row) => row.accounting).filter(Boolean));
     const controls = element("div", { class: "switches" });
     const draw = plot(look, document.getElementById("look-picture"), controls, () => {

@@ -20,7 +20,7 @@ from harness.base.files import write_atomically
 from harness.report.drawing import Drawing
 from harness.report.page import units as unit_reports
 from harness.report.page.content import content
-from harness.report.page.scoreboard import scoreboard
+from harness.report.page.scoreboard import doubts, scoreboard
 from harness.report.page.units import SystemUnits
 from harness.tables.cells import figure_cell, heading, seen
 from harness.tables.columns import families
@@ -77,7 +77,9 @@ def page(table: Table, drawn: Sequence[Drawing], units: Sequence[SystemUnits]) -
         provenance=_provenance(table),
         units=units,
         pairs=unit_reports.strongest(units),
-        left_out=unit_reports.left_out(list(units)),
+        untrained_pairs=unit_reports.best_untrained(table, units),
+        doubts={row.system: doubts(row) for row in table.rows},
+        left_out=unit_reports.left_out(table, units),
         content=_json(content(table)),
         css=Markup((_HERE / "page.css").read_text(encoding="utf-8")),
         vega=Markup(vl_convert.javascript_bundle()),  # pyright: ignore[reportCallIssue] (its snippet has a default)

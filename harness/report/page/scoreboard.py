@@ -74,7 +74,7 @@ def scoreboard(table: Table) -> Scoreboard:
         [c.heading for c in shown],
         [c.metric for c in shown],
         groups,
-        None if units is None else units.replace("_", " "),
+        None if units is None else units.axis,
     )
 
 

@@ -1,6 +1,6 @@
 "use strict";
 // The units of every system: a list that can be searched and sorted, one unit or two beside each other, each with an
-// address (#unit/SYSTEM/LAYER/UNIT, and /vs/ before a second one). All text comes from corpora: it is set as text.
+// address (#unit/SYSTEM/LAYER/UNIT, and /vs/ before a second one, or /pair/LAYER/UNIT for a pair in its card). All text comes from corpora: it is set as text.
 (() => {
   const root = document.getElementById("units-live");
   if (!root) return;
@@ -133,6 +133,7 @@
       show(state.at || unit); } }, held ? "let go" : "hold beside");
     const made = element("article", { class: "card" }, element("h3", { tabindex: -1 }, `${reports.system}, ${name(unit)}`), hold,
       element("p", {}, `Fires on ${unit.fired.toLocaleString("en")} of ${reports.tokens.toLocaleString("en")} tokens (${(100 * unit.density).toPrecision(3)}%); strength ${short(unit.mean_strength)} in the mean, ${short(unit.max_strength)} at most.`));
+    made.append(element("p", { class: "says own" }, whole(reports)));
     if (unit.said) made.append(element("p", {}, element("b", {}, unit.said.text), ` (${unit.said.by})`), ...Object.entries(scores(unit)).filter(([, one]) => one.real !== undefined).map(([scorer, one]) => axis(scorer, one)));
     else made.append(element("p", { class: "says" }, reports.explained ? "Not among the units that were explained." : "No auto-interpretation was run here: nothing says whether this unit says more than a random direction."));
     made.append(histogram(unit));
@@ -143,6 +144,13 @@
       if (contexts.length) made.append(element("h3", {}, title), ...contexts.map((context) => shaded(reports, context)));
     if (unit.partners.length) made.append(element("h3", {}, "Fires together with"), ...unit.partners.map((partner) => together(unit, partner)));
     return made;
+  }
+
+  // A card shows one unit that somebody picked; what the whole system shows stands beside it.
+  function whole(reports) {
+    const row = page.rows.find((one) => one.system === reports.system), own = row ? row.own : [];
+    return `One of ${reports.units.length} described, picked out by sorting or search: an extreme says what there is, not how much of it. `
+      + (own.length ? `All units of ${reports.system}: ${own.join("; ")}.` : `No figure of ${reports.system} is set against a control here.`);
   }
 
   // The number on focus is the strength in percent of the unit's strongest; the line under a token grows with it.
@@ -195,7 +203,7 @@
       return element("tr", {}, element("th", { scope: "row" }, text), cell);
     });
     const place = partner.text === null || partner.text === undefined ? null : element("div", { class: "context" }, visible(partner.text), element("span", { class: "trigger" }, visible(partner.token)));
-    return element("div", {}, element("p", {}, link, `, ${short(partner.lift)} times as often as by chance${said}`), place, element("table", { class: "states" }, element("tbody", {}, ...rows)));
+    return element("div", { class: "pair", tabindex: -1, "data-pair": `${partner.site.split(".").pop()}/${partner.unit}` }, element("p", {}, link, `, ${short(partner.lift)} times as often as by chance${said}`), place, element("table", { class: "states" }, element("tbody", {}, ...rows)));
   }
 
   // [system, unit]: null where the page has no such system, or no report of the unit.
@@ -209,7 +217,8 @@
   }
   async function follow() {
     if (!location.hash.startsWith("#unit/")) return false;
-    const [first, second] = location.hash.slice("#unit/".length).split("/vs/");
+    const [units, pair] = location.hash.slice("#unit/".length).split("/pair/");
+    const [first, second] = units.split("/vs/");
     const [system, unit] = await find(first);
     state.beside = second ? (await find(second))[1] : null;
     state.text = search.value = "";
@@ -217,7 +226,8 @@
     await go(system || state.system);
     if (unit) show(unit, false);
     else cards.replaceChildren(element("p", { role: "alert" }, `No report of ${first} in this page.`));
-    document.getElementById("units").scrollIntoView();
+    const part = unit && pair && [...cards.querySelectorAll(".pair")].find((one) => one.dataset.pair === pair);
+    if (part) { part.scrollIntoView(); part.focus({ preventScroll: true }); } else document.getElementById("units").scrollIntoView();
     return true;
   }
   window.addEventListener("popstate", follow);

@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 from harness.report.page.content import rounded
 from harness.tables.folder import details_folder
+from harness.tables.roads import is_control
 from harness.tables.table import Row, Table
 
 FILE = "units.json"
@@ -29,7 +30,7 @@ PAIRS = 10  # of all systems together
 
 @dataclass(frozen=True)
 class Pair:
-    """Two units and what they say together, in bits. address: of the first one's report in the page."""
+    """Two units and what they say together, in bits. with_report: whether the page has the second one's too."""
 
     system: str
     layer: str
@@ -38,6 +39,7 @@ class Pair:
     with_unit: int
     excess: float
     floor: float
+    with_report: bool = False
 
     @property
     def above(self) -> float:
@@ -45,7 +47,13 @@ class Pair:
 
     @property
     def address(self) -> str:
-        return f"#unit/{quote(self.system, safe='')}/{self.layer}/{self.unit}"
+        """Of the pair in the first one's report."""
+        first, second = f"{self.layer}/{self.unit}", f"{self.with_layer}/{self.with_unit}"
+        return f"#unit/{quote(self.system, safe='')}/{first}/pair/{second}"
+
+    @property
+    def with_address(self) -> str:
+        return f"#unit/{quote(self.system, safe='')}/{self.with_layer}/{self.with_unit}"
 
 
 @dataclass(frozen=True)
@@ -78,7 +86,7 @@ def strongest(units: Sequence[SystemUnits]) -> list[Pair]:
 
 
 def _pairs(reports: dict[str, Any]) -> Iterator[Pair]:
-    seen = set()
+    seen, reported = set(), {(unit["site"], unit["unit"]) for unit in reports["units"]}
     for unit in reports["units"]:
         for other in unit["partners"]:
             key = frozenset([(unit["site"], unit["unit"]), (other["site"], other["unit"])])
@@ -87,11 +95,24 @@ def _pairs(reports: dict[str, Any]) -> Iterator[Pair]:
                 layers = (site.rsplit(".", 1)[-1] for site in (unit["site"], other["site"]))
                 figures = (rounded(other[name]) or 0.0 for name in ("excess", "floor"))
                 first, second = layers
-                yield Pair(reports["system"], first, unit["unit"], second, other["unit"], *figures)
+                known = (other["site"], other["unit"]) in reported
+                yield Pair(reports["system"], first, unit["unit"], second, other["unit"], *figures, with_report=known)
 
 
-def left_out(units: list[SystemUnits]) -> list[str]:
-    return [one.system for one in units if not one.packed]
+def best_untrained(table: Table, units: Sequence[SystemUnits]) -> list[Pair]:
+    """Of every system that learnt nothing, the pair furthest above its floor: what extremes are worth."""
+    controls = {row.system for row in table.rows if is_control(row)}
+    return [max(one.pairs, key=lambda pair: pair.above) for one in units if one.system in controls and one.pairs]
+
+
+def left_out(table: Table, units: Sequence[SystemUnits]) -> list[str]:
+    """System, how many reports, and the file that has them."""
+    seeds = {row.system: row.seeds[0] for row in table.rows}
+    return [
+        f"{one.system} ({one.n_units} units: {details_folder(Path(), one.system, seeds[one.system]) / FILE})"
+        for one in units
+        if not one.packed
+    ]
 
 
 def of_row(row: Row, results: Path) -> dict[str, Any] | None:
@@ -106,6 +127,8 @@ def of_row(row: Row, results: Path) -> dict[str, Any] | None:
     said = dict(_explained(folder / EXPLAINED))
     for unit in reports["units"]:
         unit["said"] = said.get((unit["site"], unit["unit"]))
+        if unit["said"] is not None:
+            unit.pop("explanation", None)  # the same text with fewer scores
     return reports
 
 

@@ -78,11 +78,20 @@ def test_who_loses_less_is_said_with_its_units_its_dead_ones_and_what_is_equal()
         for name, value in (("sparsity/strength_l0_total", 20.4), ("usage/dead", 0.26)):
             one.measurements.append(Measurement(name, value, "", "lower", 1))
     matched = provenance(matched="training_flops 2.5e+12, to 2.0%")
-    (line,) = verdict(build("mine", results, matched, "dense", [SPLICED]))
+    line, *_ = verdict(build("mine", results, matched, "dense", [SPLICED]))
     assert line == (
         "`peer` loses 1.00 [0.75, 1.25] bits per byte less than `dense` at equal training flops, with 20.4 units a "
-        "token; 26% of its units are dead."
+        "token, in all layers, that carry 95% of what is written; 26% of its units are dead."
     )
+
+
+def test_units_are_those_that_systems_are_matched_on_where_the_row_has_them() -> None:
+    results = [*of_seeds("dense", SPLICED, [2.0, 2.1, 1.9]), *of_seeds("peer", SPLICED, [1.0, 1.2, 0.8])]
+    for one in results:
+        for name, value in (("sparsity/l0", 30.0), ("sparsity/strength_l0_total", 20.4), ("kept/l0", 2.0)):
+            one.measurements.append(Measurement(name, value, "", "lower", 1))
+    first = verdict(build("mine", results, provenance(), "dense", [SPLICED]))[0]
+    assert "with 2 units a token and layer kept at +0.02 bits per byte." in first
 
 
 LEFT = "autointerp/rule_balanced_accuracy_above_random"

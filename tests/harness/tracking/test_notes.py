@@ -37,7 +37,7 @@ def test_without_a_verdict_the_losses_are_said(given, tmp_path: Path) -> None:
 def test_a_row_says_its_main_figures_in_its_first_line(given) -> None:
     said = notes.of_row(given.result("dense"), ["loss/bits_per_byte"]).splitlines()
     assert said[0] == (
-        "dense, seed 0: spliced bits per byte 2 bits/byte, l0 100 units/token, bits per byte 1.9 bits/byte"
+        "dense, seed 0: spliced bits per byte 2 bits/byte, sparsity l0 100 units/token, bits per byte 1.9 bits/byte"
     )
 
 

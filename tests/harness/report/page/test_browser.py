@@ -142,6 +142,43 @@ def test_units_are_searched_sorted_held_beside_each_other_and_addressed(opened: 
     assert opened.execute_script("return location.hash").endswith("/vs/peer/0/1")
 
 
+def test_a_card_says_what_its_system_shows_and_that_the_unit_was_picked(opened: Any) -> None:
+    find(opened, "#units-live .list button").click()
+    said = find(opened, "#units-live .card .own").text
+    assert "an extreme says what there is, not how much of it" in said
+    assert "No figure of peer is set against a control here." in said
+
+
+def test_a_pair_of_the_table_opens_at_the_pair_and_its_second_unit_at_its_own_card(opened: Any) -> None:
+    first, second = all_of(opened, "#units table.plain td a")[:2]
+    first.click()
+    assert until(opened, "document.activeElement.dataset.pair === '0/1'")
+    top = opened.execute_script("return document.activeElement.getBoundingClientRect().top")
+    assert 0 <= top < opened.execute_script("return innerHeight")
+    opened.execute_script("arguments[0].click()", second)  # the page's head may lie over it now
+    assert until(opened, "document.querySelector('#units-live .card h3').textContent === 'peer, layer 0, unit 1'")
+
+
+def test_the_scoreboard_is_wider_than_the_text_and_keeps_its_group_titles_in_view(driver: Any, opened: Any) -> None:
+    size = driver.get_window_size()
+    try:
+        driver.set_window_size(1800, 1000)
+        driver.execute_script("document.querySelector('#board').style.width = '1700px'")
+        inside, body = (
+            driver.execute_script(f"return document.querySelector('{css}').clientWidth") for css in (".beyond", "body")
+        )
+        assert inside >= 1690 > body
+        driver.set_window_size(900, 1000)
+        driver.execute_script("document.querySelector('.beyond').scrollLeft = 600")
+        edge, title = (
+            driver.execute_script(f"return document.querySelector('{css}').getBoundingClientRect().left")
+            for css in (".beyond", "#board .group span")
+        )
+        assert edge <= title < edge + 40
+    finally:
+        driver.set_window_size(size["width"], size["height"])
+
+
 def test_an_address_opens_its_unit_and_one_that_is_not_there_says_so(driver: Any, page: Path, opened: Any) -> None:
     driver.execute_script("location.hash = '#unit/peer/1/7'")
     assert until(driver, "document.querySelector('#units-live .card h3').textContent === 'peer, layer 1, unit 7'")

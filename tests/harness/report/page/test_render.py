@@ -14,7 +14,7 @@ import pytest
 
 from harness.report import figures
 from harness.report.page import render, units
-from harness.report.page.content import content
+from harness.report.page.content import content, own_results
 from harness.report.page.scoreboard import scoreboard
 from harness.tables import folder
 
@@ -79,6 +79,18 @@ def test_the_same_folder_gives_the_same_bytes(tmp_path: Path) -> None:
     assert path.read_bytes() == first
 
 
+def test_the_texts_are_made_again_from_table_json_alone(tmp_path: Path) -> None:
+    from harness.cli import report
+
+    results(tmp_path)
+    texts = ("table.md", "details.md", "table.csv")
+    first = {name: (tmp_path / name).read_bytes() for name in (*texts, "table.json")}
+    for name in texts:
+        (tmp_path / name).unlink()
+    report([tmp_path], None)
+    assert {name: (tmp_path / name).read_bytes() for name in first} == first
+
+
 def render_curves(where: Path) -> Any:
     from harness.report import curves
 
@@ -100,6 +112,8 @@ def test_a_units_report_has_its_explanation_beside_its_controls(page: str) -> No
         "scores": {"rule_balanced_accuracy": 0.95, "rule_f1": 0.5, "constant_rule": 0.5, "random_dictionary_rule": 0.7},
     }  # fmt: skip
     assert said["mlp.1", 1] is None
+    explained = {(one["site"], one["unit"]) for one in unpacked["units"] if "explanation" in one}
+    assert explained == {key for key, text in said.items() if text is None}  # its text is there once
 
 
 def test_reports_that_do_not_fit_are_named_and_not_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,8 +125,8 @@ def test_reports_that_do_not_fit_are_named_and_not_cut(tmp_path: Path, monkeypat
     monkeypatch.setattr(units, "MOST_BYTES", len(units.collect(made, tmp_path)[0].packed) + 10)
     found = units.collect(made, tmp_path)
     assert [(one.system, bool(one.packed)) for one in found] == [("dense", True), ("peer", False)]
-    assert units.left_out(found) == ["peer"]
-    assert "Too large for this page, and in the details folder alone: peer." in render.page(made, [], found)
+    assert units.left_out(made, found) == ["peer (6 units: details/peer seed 0/units.json)"]
+    assert "alone: peer (6 units: details/peer seed 0/units.json)." in render.page(made, [], found)
 
 
 def test_a_dot_lies_inside_its_interval_and_zero_is_marked_where_the_axis_crosses_it() -> None:
@@ -144,7 +158,55 @@ def test_pairs_of_all_systems_stand_by_how_far_they_are_above_their_floor(page: 
     pairs = units.strongest(units.collect(folder.read(tmp_path), tmp_path))
     found = [(pair.unit, pair.with_unit, pair.above) for pair in pairs]
     assert found[::2] == [(0, 1, 0.375), (1, 2, 0.375), (2, 3, 0.375)]
-    assert pairs[0].address == "#unit/peer/0/0"
+    assert (pairs[0].address, pairs[0].with_address) == ("#unit/peer/0/0/pair/0/1", "#unit/peer/0/1")
+    assert [pair.with_report for pair in pairs] == [pair.with_unit < 3 for pair in pairs]  # the page has three a site
+    assert f'<a href="{pairs[0].with_address}">' in page
+
+
+def test_pairs_stand_beside_the_best_of_a_model_that_learnt_nothing_and_their_rows_doubts(tmp_path: Path) -> None:
+    results(tmp_path)
+    made = folder.read(tmp_path)
+    assert "No model that learnt nothing has pairs" in render.page(made, [], units.collect(made, tmp_path))
+    peer, untrained = made.rows[2], "dense[untrained=true]"
+    peer.notes.append("not converged: more")
+    made.rows.append(peer.model_copy(update={"system": untrained, "unmatched": "an untrained control", "notes": []}))
+    details = folder.details_folder(tmp_path, untrained, 0)
+    details.mkdir(parents=True)
+    (details / "units.json").write_text(json.dumps(reports(untrained, 4)))
+    found = units.collect(made, tmp_path)
+    (best,) = units.best_untrained(made, found)
+    assert (best.system, best.above) == (untrained, 0.375)
+    text = render.page(made, [], found)
+    assert f'<code>{untrained}</code> <a href="{best.address}">0.375 bit</a>.' in text
+    table_of_pairs = text[text.index("Pairs that say most") : text.index('id="units-live"')]
+    assert "<code>peer</code><small>not converged</small>" in table_of_pairs
+    assert f"<code>{untrained}</code><small>not matched</small>" in table_of_pairs
+
+
+ABOVE = "autointerp/rule_balanced_accuracy_above_random"
+
+
+@pytest.mark.parametrize(
+    ("against", "n_seeds", "headline", "says"),
+    [
+        ("above", 3, [ABOVE], "above its control"),
+        ("unresolved", 3, [ABOVE], "not told from its control"),
+        (None, 1, [ABOVE], "no verdict: one seed"),
+        (None, 3, [], "no verdict: not a headline figure"),
+    ],
+)
+def test_a_system_says_whether_its_own_figure_is_told_from_its_control(
+    against: Any, n_seeds: int, headline: list[str], says: str
+) -> None:
+    made = table()
+    row = made.rows[2].model_copy(update={"seeds": list(range(n_seeds))})
+    known = row.metrics["usage/dead"]
+    figure = known.model_copy(update={"value": 0.1, "low": None, "high": None, "against_control": against})
+    row.metrics[ABOVE] = figure.model_copy(update={"direction": "higher", "unit": ""})
+    made = made.model_copy(update={"headline": [*made.headline, *headline], "rows": [row]})
+    assert own_results(made, row) == [f"rule balanced accuracy above random 0.1, {says}"]
+    del row.metrics[ABOVE]
+    assert own_results(made, row) == []
 
 
 def test_a_pair_of_which_both_units_tell_stands_once() -> None:

@@ -51,7 +51,8 @@ def unit(site: str, number: int, hostile: bool = False) -> dict[str, Any]:
     }  # fmt: skip
     return {
         "site": site, "unit": number, "fired": number + 1, "density": (number + 1) / 10_000, "mean_strength": 1.0,
-        "max_strength": 2.0, "why": ["sample"], "histogram": {"low": 0.1, "high": 2.0, "counts": [0, 3, 1, 0]},
+        "max_strength": 2.0, "why": ["sample"], "explanation": None,
+        "histogram": {"low": 0.1, "high": 2.0, "counts": [0, 3, 1, 0]},
         "promoted": [3 if hostile else 1], "suppressed": [2], "domains": [["code", 0.75, 0.5]], "partners": [partner],
         "top": [context], "quantiles": [context], "near_misses": [{**context, "s": [0, 0, 0]}],
     }  # fmt: skip
