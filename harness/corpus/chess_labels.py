@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from harness.base.errors import HarnessError
 from harness.corpus import Document
-from harness.corpus.config import register_labeller
+from harness.corpus.config import CorpusConfig, register_labeller
 from harness.corpus.labels import Concept, Integers
 
 PIECES = [f"{colour} {chess.piece_name(kind)}" for colour in ("white", "black") for kind in chess.PIECE_TYPES]
@@ -141,7 +141,7 @@ def _pin(board: chess.Board) -> bool:
     return False
 
 
-def chess_labeller(domains: tuple[str, ...]) -> ChessLabeller:
+def chess_labeller(config: CorpusConfig, domains: tuple[str, ...]) -> ChessLabeller:
     return ChessLabeller()
 
 

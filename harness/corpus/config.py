@@ -77,15 +77,16 @@ class CorpusConfig(Strict):
         not have every corpus made anew. What the labels are is covered by the labeller's own module.
         """
         if self.kind in LABELLERS:
-            return LABELLERS[self.kind](domains)
+            return LABELLERS[self.kind](self, domains)
         from harness.corpus.text_labels import TextLabeller
 
         return TextLabeller(domains)
 
 
 CORPORA: Registry[type[CorpusConfig]] = Registry("corpus", "harness.corpus", "harness.corpora")
-# Kind of corpus -> its labeller, from the domains.
-LABELLERS: Registry[Callable[[tuple[str, ...]], Labeller]] = Registry(
+# Kind of corpus -> its labeller, from the configuration and the domains.
+MakeLabeller = Callable[[Any, tuple[str, ...]], "Labeller"]
+LABELLERS: Registry[MakeLabeller] = Registry(
     "labels of the corpus", "harness.corpus", "harness.labels", "register_labeller"
 )
 # In a model: a mapping becomes the configuration of its kind.
@@ -97,7 +98,7 @@ def register(name: str, config: type[CorpusConfig]) -> None:
     CORPORA.register(name, config)
 
 
-def register_labeller(kind: str, labeller: Callable[[tuple[str, ...]], Labeller]) -> None:
+def register_labeller(kind: str, labeller: MakeLabeller) -> None:
     """What the tokens of a kind of corpus mean. ValueError: the kind has a labeller."""
     LABELLERS.register(kind, labeller)
 

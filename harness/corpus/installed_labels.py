@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from harness.corpus.config import register_labeller
+from harness.corpus.config import CorpusConfig, register_labeller
 from harness.corpus.python_labels import PYTHON
 from harness.corpus.text_labels import TextLabeller
 
 
-def installed_labeller(domains: tuple[str, ...]) -> TextLabeller:
+def installed_labeller(config: CorpusConfig, domains: tuple[str, ...]) -> TextLabeller:
     return TextLabeller(domains, {"code": PYTHON})
 
 

@@ -1,7 +1,7 @@
 """A planted language: text whose hidden state is known at every symbol, and whose entropy is known exactly.
 
-`language.py` says what is planted, `speech.py` speaks and follows it, `labels.py` says which concepts hold where.
-Small models train to the floor of such a world, so what their units mean can be counted.
+`language.py` says what is planted, `speech.py` speaks and follows it; `planted_labels.py`, beside this folder, says
+which concepts hold where. Small models train to the floor of such a world, so what their units mean can be counted.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from pydantic import Field, model_validator
 
 from harness.corpus import Document, Source, Sources, digest
 from harness.corpus.config import CorpusConfig, register
-from harness.corpus.labels import Labeller
 from harness.corpus.planted.language import CONTENT, DIGITS, Knobs, Language, capacity
 from harness.corpus.planted.speech import Grammar
 
@@ -65,11 +64,6 @@ class PlantedCorpus(CorpusConfig):
         return {
             _domain(topic): Spoken(grammar, topic, self.sequence_length - 1, self.seed) for topic in range(self.topics)
         }
-
-    def labeller(self, domains: tuple[str, ...]) -> Labeller:
-        from harness.corpus.planted.labels import PlantedLabels
-
-        return PlantedLabels(grammar_of(self.knobs()))
 
     def log_probabilities(self, text: str) -> list[float] | None:
         return grammar_of(self.knobs()).log_probabilities(text)

@@ -20,11 +20,10 @@ from harness.metrics.autointerp.contexts import UnitContexts
 from harness.metrics.autointerp.firings import Firings, Text
 from harness.metrics.autointerp.sampling import Drawn
 from harness.metrics.autointerp.writes import neighbours
+from harness.systems.directions import competing
 from harness.systems.evaluation import Evaluation
 from harness.systems.system import Encoded, Site
-from kernels.codes import Codes
 
-_TOKENS = 1 << 12  # projected at once
 _STREAM = 4  # of a unit's generator
 _TRIED = 8  # random units tried for a unit of the system, the nearest in firing rate first
 
@@ -60,23 +59,6 @@ def random_dictionary(
         found = Firings.of(str(site), Encoded(codes, codes.values), strongest)
         firings[str(site)], directions[str(site)] = found, drawn[torch.as_tensor(found.units)]
     return RandomDictionary(firings, directions)
-
-
-def competing(y: Tensor, directions: Tensor, counts: np.ndarray) -> Codes:
-    """Codes of y `[tokens, d_model]`: on token t the `counts[t]` largest projections onto `directions`
-    `[units, d_model]`, as far as they are positive."""
-    most = min(int(counts.max(initial=0)), len(directions))
-    units, values, lengths = [], [], []
-    for start in range(0, len(y), _TOKENS):
-        wanted = torch.as_tensor(counts[start : start + _TOKENS])
-        top = (y[start : start + _TOKENS] @ directions.T).topk(most, dim=1)
-        fires = (torch.arange(most) < wanted[:, None]) & (top.values > 0)
-        units.append(top.indices[fires])
-        values.append(top.values[fires])
-        lengths.append(fires.sum(1))
-    indptr = torch.cat([torch.zeros(1, dtype=torch.long), torch.cat(lengths).cumsum(0)])
-    rows = torch.zeros(len(y), 2, dtype=torch.long)
-    return Codes(indptr, torch.cat(units), torch.cat(values), rows, len(directions))
 
 
 def paired(

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.metrics.autointerp.random_dictionary import competing
+from harness.systems.directions import competing
 from harness.systems.evaluation import Evaluation
 from harness.systems.system import Encoded, Site
 from kernels.codes import Codes

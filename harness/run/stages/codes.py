@@ -7,11 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
 from harness.base.progress import stage_progress
-from harness.corpus.labels import Labels
 from harness.corpus.stored import Corpus  # at run time too: how it is read is part of the key
 from harness.run.numerics import Numerics
 from harness.store.stages import Stage
@@ -22,6 +18,10 @@ from kernels import dispatch
 from kernels.codes import ReadWrite
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from harness.corpus.labels import Labels
     from harness.experiment.schema import EvaluationConfig
     from models.trunk import TrunkForCausalLM
 

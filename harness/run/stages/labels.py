@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.base.progress import stage_progress
-from harness.corpus.config import CORPORA, CorpusConfig
+from harness.corpus.config import LABELLERS, CorpusConfig
 from harness.corpus.labels import Labels, label
 from harness.corpus.stored import Corpus
 from harness.store.stages import Stage
@@ -24,7 +24,7 @@ def stage(config: CorpusConfig, evaluation: EvaluationConfig, corpus: Stage) -> 
         label=f"labels of corpus {config.kind}",
         config={"sequences": evaluation.codes_sequences},
         upstream=(corpus.key,),
-        modules=(__name__, CORPORA.modules()[config.kind]),
+        modules=(__name__, LABELLERS.modules().get(config.kind, "harness.corpus.text_labels")),
     )
 
 

@@ -141,7 +141,7 @@ EXPERIMENT = {
         "moex[upcycle=dense-relu]",
     ],
     "references": ["bigram"],
-    "metrics": ["loss", "sparsity", "joint", "autointerp", "tasks"],
+    "metrics": ["loss", "sparsity", "joint", "autointerp", "tasks", "concepts"],
     "search": {"rates": [1]},
 }
 # What a change of a file makes anew: the stages that compute with it (what reads those comes after, by their keys).
@@ -151,13 +151,13 @@ TRIALS = {f"{name} trial" for name in SUBJECTS}
 SUBJECTS |= TRIALS
 TOPK, TRANSCODER, SAELENS = "dense-relu+topk", "dense-relu+transcoder", "dense-relu+saelens:gated"
 DICTIONARIES = {TOPK, TRANSCODER, SAELENS}
-METRICS = {"loss", "sparsity", "joint", "autointerp", "tasks"}
+METRICS = {"loss", "sparsity", "joint", "autointerp", "tasks", "concepts"}
 MEASURED = {"reference", "codes", "units", *METRICS}
 EVERYTHING = {"corpus", *MEASURED, *SUBJECTS, *DICTIONARIES}
 NOTHING: set[str] = set()
 MOVES: list[tuple[str, set[str]]] = [
-    ("harness/corpus/__init__.py", EVERYTHING),
-    ("harness/corpus/stored.py", EVERYTHING - {"units"}),  # which come after, by the codes' key
+    ("harness/corpus/__init__.py", EVERYTHING | {"labels"}),
+    ("harness/corpus/stored.py", (EVERYTHING - {"units"}) | {"labels"}),  # which come after, by the codes' key
     ("harness/corpus/config.py", NOTHING),
     ("harness/corpus/chess.py", {"corpus", "joint", "tasks"}),  # both score moves
     ("harness/corpus/excerpts.py", {"corpus", "joint", "tasks"}),
@@ -165,7 +165,15 @@ MOVES: list[tuple[str, set[str]]] = [
     ("harness/corpus/folder.py", {"corpus", "joint", "tasks"}),
     ("harness/corpus/tokenizer.py", {"corpus", "autointerp", "units"}),  # how a token is shown
     ("harness/corpus/references.py", {"reference"}),
-    ("harness/corpus/*labels.py", NOTHING),  # no stage here labels tokens
+    ("harness/corpus/chess_labels.py", NOTHING),  # of other corpora
+    ("harness/corpus/planted_labels.py", NOTHING),
+    ("harness/corpus/planted/*", NOTHING),
+    ("harness/corpus/floor.py", {"reference"}),
+    (
+        "harness/corpus/labels.py",
+        {"labels", "reference", "concepts"},
+    ),  # and what runs through a split, document by document
+    ("harness/corpus/*labels.py", {"labels"}),
     ("harness/corpus/*", {"corpus"}),
     ("harness/training/trials.py", TRIALS),
     ("harness/training/upcycling.py", {"moex", "moex trial"}),
@@ -181,10 +189,12 @@ MOVES: list[tuple[str, set[str]]] = [
     ("harness/run/stages/trial.py", TRIALS),
     ("harness/run/stages/dictionary.py", DICTIONARIES),
     ("harness/run/stages/codes.py", {"codes", *METRICS}),
+    ("harness/run/stages/labels.py", {"labels"}),
     ("harness/run/stages/metric.py", METRICS),
     ("harness/run/stages/units.py", {"units"}),
     ("harness/systems/collecting.py", DICTIONARIES),
     ("harness/systems/prefix.py", {"joint", "autointerp"}),
+    ("harness/systems/directions.py", {"autointerp", "concepts"}),
     ("harness/systems/cost.py", EVERYTHING - {"corpus"}),
     ("harness/systems/system.py", MEASURED | DICTIONARIES),
     ("harness/systems/evaluation.py", MEASURED),
@@ -204,6 +214,7 @@ MOVES: list[tuple[str, set[str]]] = [
     ("harness/metrics/autointerp/*", {"autointerp"}),
     ("harness/metrics/units/markdown.py", NOTHING),
     ("harness/metrics/units/*", {"units"}),
+    ("harness/metrics/concepts/*", {"concepts"}),
     ("harness/metrics/tasks/command.py", NOTHING),
     ("harness/metrics/tasks/*", {"tasks"}),
     ("harness/*", NOTHING),  # commands, plans, tables, figures, tracking, the store, benches, metrics not asked for
@@ -246,7 +257,12 @@ def stages() -> dict[str, tuple[str, ...]]:
     """Name of a stage -> the modules that compute it."""
     experiment = Experiment.model_validate(EXPERIMENT)
     plan = make_plan(experiment, Numerics("cpu", "float32", 2))
-    found = {"corpus": plan.corpus.modules, "reference": plan.references["bigram"].modules}
+    assert plan.labels is not None
+    found = {
+        "corpus": plan.corpus.modules,
+        "labels": plan.labels.modules,
+        "reference": plan.references["bigram"].modules,
+    }
     for run in plan.rows:
         name = run.spec.name.split("[")[0]
         if run.dictionary is None:

@@ -12,8 +12,8 @@ from harness.corpus import Document, floor
 from harness.corpus.build import build, load
 from harness.corpus.labels import label
 from harness.corpus.planted import PlantedCorpus, grammar_of
-from harness.corpus.planted.labels import PlantedLabels
 from harness.corpus.planted.language import CLOSING, OPENING
+from harness.corpus.planted_labels import PlantedLabels
 from harness.corpus.stored import Corpus
 
 CONFIG = PlantedCorpus(topics=2, concepts=16, bytes_per_domain=12_000, sequence_length=64, shares=(0.6, 0.2, 0.2))
@@ -130,9 +130,9 @@ def test_the_floor_lines_up_with_the_packed_tokens(corpus: Corpus):
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        ({"concepts": 190}, "multiple of 16 .nearest: 192"),
+        ({"concepts": 190}, "multiple of 8 .nearest: 192"),
         ({"concepts": 16 * 40}, "there are"),
-        ({"concepts": 16, "holding": 2}, "holding 2: a topic has only 2"),
+        ({"concepts": 8, "holding": 2}, "holding 2: a topic has only 2"),
         ({"conjunctions": 0.7, "mixtures": 0.6}, "sum to more than 1"),
         ({"vocab_size": 300}, "vocab_size"),
         ({"topic": 3}, "topics"),

@@ -12,8 +12,9 @@ import torch
 
 from harness.metrics.autointerp.collect import WantedContexts
 from harness.metrics.autointerp.firings import Firings
-from harness.metrics.autointerp.random_dictionary import competing, paired, random_dictionary
+from harness.metrics.autointerp.random_dictionary import paired, random_dictionary
 from harness.metrics.autointerp.sampling import Drawn
+from harness.systems.directions import competing
 from harness.systems.system import Site
 
 SITE = Site(0, "mlp_out")

@@ -13,7 +13,7 @@ from kernels.codes import Codes
 
 def held_of(truth: np.ndarray, documents: int = 10) -> Held:
     """From `[tokens, concepts]` bool; documents of equal length."""
-    token, concept = truth.nonzero()
+    _, concept = truth.nonzero()
     indptr = np.concatenate([[0], np.cumsum(truth.sum(1))])
     return Held(indptr, concept.astype(np.int32), truth.shape[1], np.arange(len(truth)) * documents // len(truth))
 

@@ -85,7 +85,7 @@ def test_few_units_say_as_much_as_they_hold():
 def test_the_sign_of_a_coefficient_counts():
     generator = np.random.default_rng(0)
     values = generator.normal(size=(2000, 3))
-    held = held_of((values[:, :1] < -1.0))
+    held = held_of(values[:, :1] < -1.0)
     found = probes.sparse_probes(activity_of(values), held, activity_of(values), held, np.arange(3), (1,), seed=0)
     assert found[1][0] == 1
 

@@ -7,7 +7,9 @@ from functools import cached_property
 import numpy as np
 
 from harness.corpus import Document
+from harness.corpus.config import register_labeller
 from harness.corpus.labels import Concept, Integers
+from harness.corpus.planted import PlantedCorpus, grammar_of
 from harness.corpus.planted.language import OPENING
 from harness.corpus.planted.speech import Grammar, State
 
@@ -78,3 +80,10 @@ class PlantedLabels:
         if state.spelt is not None:
             found.append(first["name"])
         return found
+
+
+def planted_labeller(config: PlantedCorpus, domains: tuple[str, ...]) -> PlantedLabels:
+    return PlantedLabels(grammar_of(config.knobs()))
+
+
+register_labeller("planted", planted_labeller)
