@@ -165,6 +165,7 @@ MOVES: list[tuple[str, set[str]]] = [
     ("harness/corpus/folder.py", {"corpus", "joint", "tasks"}),
     ("harness/corpus/tokenizer.py", {"corpus", "autointerp", "units"}),  # how a token is shown
     ("harness/corpus/references.py", {"reference"}),
+    ("harness/corpus/othello*.py", NOTHING),  # text of another kind
     ("harness/corpus/*labels.py", NOTHING),  # no stage here labels tokens
     ("harness/corpus/*", {"corpus"}),
     ("harness/training/trials.py", TRIALS),
