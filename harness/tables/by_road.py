@@ -137,11 +137,11 @@ def _said(a: Group, b: Group, won: Sequence[Win]) -> _Said | None:
                 best[win.loser.system] = win
     if not best:
         return None
-    told = ", ".join(f"`{win.winner.system}` less than `{loser}` ({_by(win)})" for loser, win in best.items())
+    told = ", ".join(f"`{win.winner.system}` loses less than `{loser}` ({_by(win)})" for loser, win in best.items())
     left = ", ".join(f"`{row.system}`" for row in b.rows if row.system not in best)
     if left:
-        untold = f"{_name(a)} is not told from {_name(b)}, though rows of it are"
-        return _Said(f"{untold}: {told}, but none less than {left}", False)
+        untold = f"{_name(a)} is not told from {_name(b)} as a whole"
+        return _Said(f"{untold}: {told}; against {left} nothing is told", False)
     return _Said(f"{_name(a)} loses less than {_name(b)}: {told}", True)
 
 

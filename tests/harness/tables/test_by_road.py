@@ -38,15 +38,15 @@ def test_a_road_is_told_where_every_row_of_the_other_loses_to_one_of_its_own() -
     assert len(found) == 1
     assert found[0].startswith(
         "Per active unit (units a token and layer kept at +0.02 bits per byte; rows paired by seed) built-in loses "
-        "less than dense: `peer` less than `dense` (by 0.4"
+        "less than dense: `peer` loses less than `dense` (by 0.4"
     )
-    assert "`peer` less than `dense-relu` (by 0.3" in found[0]
+    assert "`peer` loses less than `dense-relu` (by 0.3" in found[0]
 
 
 def test_a_row_that_none_beats_leaves_its_road_untold_and_is_named() -> None:
     (line,) = said(rows("dense", 2.5, 60), rows("dense-relu", 2.0, 40), rows("peer", 2.1, 3))
-    assert "built-in is not told from dense, though rows of it are: `peer` less than `dense`" in line
-    assert line.endswith("but none less than `dense-relu`.")
+    assert "built-in is not told from dense as a whole: `peer` loses less than `dense`" in line
+    assert line.endswith("; against `dense-relu` nothing is told.")
 
 
 def test_less_loss_with_more_units_tells_nothing_and_both_accountings_stand_apart() -> None:
@@ -71,7 +71,7 @@ def test_what_seeds_do_not_resolve_is_not_told() -> None:
 
 def test_one_pair_that_stands_alone_falls_among_many_that_are_nothing() -> None:
     close = [rows("dense", 2.50, 60), rows("peer", 2.46, 3, apart=0.01)]
-    assert "loses less" in said(*close)[0]
+    assert "built-in loses less than dense" in said(*close)[0]
     nothing = [rows(f"n{n}", 2.5, 60, apart=0.2) for n in range(20)]
     assert all("not told" in line for line in said(*close, *nothing))
 
