@@ -10,7 +10,7 @@ from harness.corpus import Document
 from harness.corpus.config import register_labeller
 from harness.corpus.labels import Concept, Integers
 from harness.corpus.planted import PlantedCorpus, grammar_of
-from harness.corpus.planted.language import OPENING
+from harness.corpus.planted.language import OPENING, Language
 from harness.corpus.planted.speech import Grammar, State
 
 
@@ -22,25 +22,7 @@ class PlantedLabels:
 
     def __init__(self, grammar: Grammar) -> None:
         self.grammar = grammar
-
-    @cached_property
-    def concepts(self) -> tuple[Concept, ...]:
-        language, knobs = self.grammar.language, self.grammar.language.knobs
-        named = [f"concept {name}" for name in language.names]
-        return (
-            *(Concept(name, "concept") for name in named),
-            *(
-                Concept(f"{pair.relation} {language.names[pair.first]} {language.names[pair.second]}",
-                        pair.relation, (named[pair.first], named[pair.second]))
-                for pair in language.pairs
-            ),
-            *(Concept(f"topic {topic}", "topic") for topic in range(knobs.topics)),
-            *(Concept(name, "agreement") for name in ("plural", "past")),
-            *(Concept(f"depth at least {depth}", "depth") for depth in range(1, knobs.depth + 1)),
-            *(Concept(f"inside {symbol}", "bracket") for symbol in OPENING),
-            *(Concept(f"counter {value}", "counter") for value in range(knobs.modulus)),
-            Concept("in a name", "name"),
-        )  # fmt: skip
+        self.concepts = _concepts(grammar.language)
 
     @cached_property
     def _first(self) -> dict[str, int]:
@@ -76,10 +58,28 @@ class PlantedLabels:
         found += [first["depth"] + depth for depth in range(len(state.brackets))]
         if state.brackets:
             found.append(first["bracket"] + state.brackets[-1])
-        found.append(first["counter"] + state.count)
+        found.append(first["counter"] + state.counter)
         if state.spelt is not None:
             found.append(first["name"])
         return found
+
+
+def _concepts(language: Language) -> tuple[Concept, ...]:
+    named = [f"concept {name}" for name in language.names]
+    return (
+        *(Concept(name, "concept") for name in named),
+        *(
+            Concept(f"{pair.relation} {language.names[pair.first]} {language.names[pair.second]}",
+                    pair.relation, (named[pair.first], named[pair.second]))
+            for pair in language.pairs
+        ),
+        *(Concept(f"topic {topic}", "topic") for topic in range(language.knobs.topics)),
+        *(Concept(name, "agreement") for name in ("plural", "past")),
+        *(Concept(f"depth at least {depth}", "depth") for depth in range(1, language.knobs.depth + 1)),
+        *(Concept(f"inside {symbol}", "bracket") for symbol in OPENING),
+        *(Concept(f"counter {value}", "counter") for value in range(language.knobs.modulus)),
+        Concept("in a name", "name"),
+    )  # fmt: skip
 
 
 def planted_labeller(config: PlantedCorpus, domains: tuple[str, ...]) -> PlantedLabels:

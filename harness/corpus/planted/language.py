@@ -205,15 +205,16 @@ def _names(count: int, chance: random.Random) -> list[str]:
 
 def _pairs(knobs: Knobs, per_topic: int, chance: random.Random) -> list[Pair]:
     """A perfect matching in every topic; the relations are shared out over all pairs by the stated shares."""
-    matched = []
+    matched: list[tuple[int, int]] = []
     for topic in range(knobs.topics):
         order = _sample(chance, range(topic * per_topic, (topic + 1) * per_topic), per_topic)
         matched += list(itertools.pairwise(order))[::2]
     conjunctions, mixtures = round(knobs.conjunctions * len(matched)), round(knobs.mixtures * len(matched))
-    kinds: list[Relation] = ["conjunction"] * conjunctions + ["mixture"] * mixtures
-    kinds += ["additive"] * (len(matched) - len(kinds))
-    kinds = _sample(chance, kinds, len(kinds))
-    return [Pair(*sorted(both), relation) for both, relation in zip(matched, kinds, strict=True)]
+    rest = len(matched) - conjunctions - mixtures
+    shared: list[tuple[Relation, int]] = [("conjunction", conjunctions), ("mixture", mixtures), ("additive", rest)]
+    relations = [relation for relation, count in shared for _ in range(count)]
+    relations = _sample(chance, relations, len(relations))
+    return [Pair(min(both), max(both), relation) for both, relation in zip(matched, relations, strict=True)]
 
 
 def _sample(chance: random.Random, items: Sequence[T], count: int) -> list[T]:

@@ -36,7 +36,7 @@ class State(NamedTuple):
     held: tuple[int, ...] = ()
     spelt: str | None = None
     brackets: tuple[int, ...] = ()
-    count: int = 0
+    counter: int = 0
     features: tuple[int, int] = (0, 0)
 
 
@@ -116,7 +116,7 @@ class Grammar:
         if kind == "close":
             return _only(CLOSING[state.brackets[-1]])
         if kind == "count":
-            return _only(DIGITS[(state.count + 1) % self.language.knobs.modulus])
+            return _only(DIGITS[(state.counter + 1) % self.language.knobs.modulus])
         if kind == "set":
             return _SETTING
         return _AGREEING[state.features]
@@ -135,7 +135,7 @@ class Grammar:
         if kind == "close" and state.brackets and CLOSING[state.brackets[-1]] == symbol:
             return state._replace(brackets=state.brackets[:-1])
         if kind == "count":
-            return state._replace(count=DIGITS.index(symbol))
+            return state._replace(counter=DIGITS.index(symbol))
         if kind == "set":
             return state._replace(features=_set(state.features, symbol))
         raise HarnessError(f"not a text of this language: {symbol!r} cannot follow {state}")

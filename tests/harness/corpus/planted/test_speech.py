@@ -58,7 +58,7 @@ def test_counted_frequencies_are_those_stated(grammar: Grammar, documents: list[
         state = State()
         for symbol in text:
             # The first document's letter hides the topic from a reader: so does the state.
-            key = (state.topic, state.held, state.spelt, state.brackets, state.count, state.features)
+            key = (state.topic, state.held, state.spelt, state.brackets, state.counter, state.features)
             seen.setdefault(key, Counter())[symbol] += 1
             if key not in stated:
                 stated[key] = {s: p for s in SYMBOLS if (p := grammar.probability(state, s)) > 0}
@@ -104,7 +104,7 @@ def test_following_a_text_by_hand(grammar: Grammar):
     first, second, third = list(language.members(0))[:3]
     a, b, c = (language.names[concept] for concept in (first, second, third))
     state = grammar.follow(f" {a}A(> {b}1+[2]")[-1]
-    assert state == State(topic=0, held=(second, first), spelt=None, brackets=(0,), count=2, features=(1, 1))
+    assert state == State(topic=0, held=(second, first), spelt=None, brackets=(0,), counter=2, features=(1, 1))
     assert grammar.follow(f" {a} {b} {c}")[-1].held == (third, second)
     assert grammar.follow(f" {a} {b} {a}")[-1].held == (first, second)
     assert grammar.follow(f" {a} {b[:1]}")[-1].spelt == b[:1]
