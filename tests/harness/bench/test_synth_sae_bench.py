@@ -18,7 +18,16 @@ from harness.base.errors import BadInput, HarnessError, Interrupted  # noqa: E40
 from harness.base.stop import STOP  # noqa: E402
 from harness.bench import synth_sae_bench  # noqa: E402
 from harness.bench.commands import bench  # noqa: E402
-from harness.bench.synth_sae_bench import FULL, SCALED, Tokens, World, measure, published_config  # noqa: E402
+from harness.bench.synth_sae_bench import (  # noqa: E402
+    FULL,
+    SCALED,
+    KindResult,
+    Tokens,
+    World,
+    WorldReport,
+    measure,
+    published_config,
+)
 from saes.dictionary import Weights  # noqa: E402
 from saes.saelens import to_saelens  # noqa: E402
 from saes.synthetic import Benchmark, Benchmarked  # noqa: E402
@@ -194,6 +203,14 @@ def test_a_frozen_decoder_recovers_less_and_the_table_says_so(table: Path) -> No
     assert "| Matryoshka (*published*) | 0.8793 | 0.7927 | 0.7792 | 0.9987 | 25 | | |" in text
     assert "scaled down" in text
     assert "2 seeds" in text
+
+
+def test_a_row_that_missed_its_target_l0_is_marked() -> None:
+    score = Benchmarked(0.5, 0.5, 0.5, 0.5, 1.0, 0.8, 3.2, 0.0)
+    rows = [KindResult("near", [score], 1.0), KindResult("far", [replace(score, l0=2.6)], 1.0)]
+    text = "\n".join(synth_sae_bench._markdown(WorldReport(TINY, 5.0, 3.0, 1.0, rows)))
+    assert "| 3.20 |" in text
+    assert "| 2.60 (!) |" in text
 
 
 def test_nothing_is_left_but_the_table(table: Path) -> None:
