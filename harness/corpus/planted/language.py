@@ -212,7 +212,7 @@ def _pairs(knobs: Knobs, per_topic: int, chance: random.Random) -> list[Pair]:
     conjunctions, mixtures = round(knobs.conjunctions * len(matched)), round(knobs.mixtures * len(matched))
     rest = len(matched) - conjunctions - mixtures
     shared: list[tuple[Relation, int]] = [("conjunction", conjunctions), ("mixture", mixtures), ("additive", rest)]
-    relations = [relation for relation, count in shared for _ in range(count)]
+    relations: list[Relation] = [relation for relation, count in shared for _ in range(count)]
     relations = _sample(chance, relations, len(relations))
     return [Pair(min(both), max(both), relation) for both, relation in zip(matched, relations, strict=True)]
 
