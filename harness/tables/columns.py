@@ -36,6 +36,10 @@ _MAIN = {
         "rule_balanced_accuracy rule_balanced_accuracy_same_token rule_random_as_merged simulation_pearson "
         "simulation_random_as_merged ablation_over_random scored_share units"
     ),
+    "concepts": (
+        "coverage coverage_random found reconstruction probe_f1 coverage_share pair_gap pair_gap_floor "
+        "conjunction_own_above_parts pure pure_random"
+    ),
     "dictionary": (
         "as_trained_explained_variance inference_explained_variance target_l0 inference_l0 inference_dead "
         "inference_under_used width held_out_tokens"

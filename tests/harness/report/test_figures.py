@@ -9,7 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.report import active, autointerp, compute, curves, dictionary_sweep, difference, figures, kept, training
+from harness.report import (
+    active,
+    autointerp,
+    compute,
+    concepts,
+    curves,
+    dictionary_sweep,
+    difference,
+    figures,
+    kept,
+    training,
+)
 from harness.report.curves import Curve
 from harness.tables import build, table
 from harness.tables.build import SeedResult
@@ -216,3 +227,26 @@ def test_training_has_a_band_over_seeds_and_dictionaries_apart() -> None:
     subjects, dictionaries = training.draw(made, learnt)
     assert {system for (system,) in points(subjects.spec(), "system")} == {"dense"}
     assert points(dictionaries.spec(), "system", "panel", "y") == [("dense+topk", "dead share", 0.5)]
+
+
+def told(coverage: float, units: float, **kinds: float) -> dict[str, float]:
+    """What the concepts metric gives of a row."""
+    beside = {"coverage": coverage, "coverage_random": 0.2, "coverage_permuted": 0.05, "bag_f1": 0.3, "probe_f1": 0.9}
+    each = {f"coverage_{kind}": value for kind, value in kinds.items()} | {f"probe_f1_{kind}": 0.9 for kind in kinds}
+    return scored(2.0, units) | {f"concepts/{name}": value for name, value in (beside | each).items()}
+
+
+def test_concepts_stand_beside_what_has_nothing_to_tell_by_kind_and_by_units_at_work() -> None:
+    untrained = result("dense[untrained=true]", told(0.25, 900, topic=0.3, concept=0.1))
+    rows = [untrained, result("dense", told(0.4, 800, topic=0.7, concept=0.3)), result("peer", scored(2.1, 60))]
+    beside, units, by_kind = concepts.draw(of(*rows))
+    assert set(points(beside.spec(), "system", "what", "x")) >= {
+        ("dense", "units", 0.4), ("dense", "random directions", 0.2), ("dense[untrained=true]", "units", 0.25)
+    }  # fmt: skip
+    assert points(beside.spec(), "system")[-1] == ("dense[untrained=true]",)  # controls below
+    assert points(units.spec(), "system", "x", "y")[0] == ("dense", 800, 0.4)
+    assert set(points(by_kind.spec(), "system", "kind", "text")) >= {
+        ("dense", "topic", "0.70"),
+        ("dense", "concept", "0.30"),
+    }
+    assert not concepts.draw(of(*PLAIN))

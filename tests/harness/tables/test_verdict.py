@@ -176,3 +176,5 @@ def test_what_only_counts_tokens_and_loses_less_is_named() -> None:
         "`kneser_ney`, which only counts tokens, loses less (2.000 bits per byte) than `dense`."
     ]
     assert warnings(build("mine", [*counted, *rows[2:]], provenance(), None, [])) == []
+    floor = of_seeds("floor", NATIVE, [1.0], kind="reference")  # knows the text's probabilities: all lose more than it
+    assert warnings(build("mine", [*floor, *rows], provenance(), None, [])) == []
