@@ -26,6 +26,8 @@ from harness.base.progress import silent
 from harness.corpus import Corpus
 from harness.corpus.build import build, load
 from harness.corpus.chess import ChessCorpus
+from harness.corpus.labels import Labels, label
+from harness.corpus.text_labels import TextLabeller
 from harness.experiment.schema import EvaluationConfig
 from harness.metrics.metric import METRICS
 from harness.run.stages.codes import evaluation_of, produce
@@ -213,6 +215,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "joint": {"pairs": 12, "contexts": 8, "active": 4, "shuffled_contexts": 4, "least_pairs": 2},
     "autointerp": {"units": 6, "scorers": ["rule", "simulation"], "density_edges": [0.005, 0.5]},
     "tasks": {"limit": 10},
+    "concepts": {"units": 12, "least": 2, "documents": 1},
 }
 
 
@@ -235,7 +238,12 @@ def test_a_metric_computes_on_its_systems_device(
     cost = Cost(1, 1, 1.0, 1.0, 1, 1.0, 1.0, 1)
     (tmp_path / "codes").mkdir()
     (tmp_path / "metric").mkdir()
-    evaluation = evaluation_of(system, model, grafts, corpus, config, cost, tmp_path / "codes")
+
+    def labels(split: str) -> Labels:
+        found = TextLabeller(corpus.info.domains)
+        return label(found, corpus.dev if split == "dev" else corpus.eval, corpus.documents.__getitem__, 24)
+
+    evaluation = evaluation_of(system, model, grafts, corpus, config, cost, tmp_path / "codes", labels=labels)
     produce(evaluation, "codes", tmp_path / "codes")
     evaluation.artifacts = tmp_path / "metric"
     chosen = METRICS[metric]
