@@ -52,17 +52,15 @@ def detect(dev: Activity, dev_held: Held, evaluation: Activity, held: Held) -> D
     scored = score(evaluation, held, threshold)
     negative = chosen[1::2] > chosen[::2]
 
-    def of_the_better(both: NDArray[np.generic]) -> NDArray[np.generic]:
+    def of_the_better(both: Matrix) -> Matrix:
         return np.where(negative, both[1::2], both[::2])
 
-    detector = (2 * np.arange(detectors // 2)[:, None] + negative).astype(np.int32)
-    return Detection(
-        chosen=of_the_better(chosen).astype(np.float32),
-        scored=of_the_better(scored).astype(np.float32),
-        threshold=of_the_better(threshold).astype(np.float32),
-        detector=detector,
-        sure=of_the_better(sure).astype(np.float32),
-    )
+    detector = np.where(negative, 1, 0).astype(np.int32) + 2 * np.arange(detectors // 2, dtype=np.int32)[:, None]
+    # One after the other, so that of each the larger one goes before the next is made.
+    chosen = of_the_better(chosen)
+    scored = of_the_better(scored)
+    threshold = of_the_better(threshold)
+    return Detection(chosen, scored, threshold, detector, of_the_better(sure))
 
 
 def score(activity: Activity, held: Held, threshold: Matrix) -> Matrix:

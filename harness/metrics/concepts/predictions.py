@@ -30,28 +30,22 @@ class Scores:
 
 def score_predictions(predicted: Sequence[NDArray[np.integer]], held: Held, resamples: int) -> Scores:
     """predicted: for each concept the tokens on which it is said to hold, each once. F1 is 0 where nothing is right."""
-    lengths = [len(tokens) for tokens in predicted]
-    tokens = np.concatenate(predicted).astype(np.int64) if lengths else np.zeros(0, np.int64)
-    concepts = np.repeat(np.arange(len(lengths)), lengths)
-    true = holds(held, tokens, concepts)
+    truth, right, said = np.zeros(held.n_tokens, bool), [], []
+    n_documents = int(held.document.max()) + 1
+    for tokens, true in zip(predicted, held.tokens_of_each(), strict=True):
+        truth[true] = True
+        right.append(np.bincount(held.document[tokens[truth[tokens]]], minlength=n_documents))
+        said.append(np.bincount(held.document[tokens], minlength=n_documents))
+        truth[true] = False
     columns = np.concatenate(
-        [held.documents_of(tokens[true], concepts[true]), held.documents_of(tokens, concepts), held.by_document()], 1
-    )
+        [np.stack(right, 1), np.stack(said, 1), held.by_document()], 1
+    )  # [documents, 3 · concepts]
     return Scores(_f1(columns.sum(0, keepdims=True))[0], _f1(resampled_sums(columns, resamples)))
 
 
 def _f1(sums: Floats) -> Floats:
     right, said, positive = np.split(sums, 3, axis=1)
     return 2 * right / np.maximum(said + positive, 1)
-
-
-def holds(held: Held, tokens: Integers, concepts: Integers) -> NDArray[np.bool_]:
-    """Whether each concept holds on its token. All `[n]`"""
-    token = np.repeat(np.arange(held.n_tokens), np.diff(held.indptr))
-    keys = token * held.n_concepts + held.concepts  # ascending: concepts ascend within a token
-    asked = tokens * held.n_concepts + concepts
-    place = np.minimum(np.searchsorted(keys, asked), max(0, len(keys) - 1))
-    return keys[place] == asked if len(keys) else np.zeros(len(asked), bool)
 
 
 def tokens_reaching(activity: Activity, detector: int, threshold: float) -> NDArray[np.int32]:
@@ -99,5 +93,11 @@ def expected_best(detection: Detection, units: Integers, drawn: int) -> Floats:
     weights[0] = drawn / total
     for place in range(1, len(weights)):
         weights[place] = weights[place - 1] * (total - drawn - place + 1) / (total - place)
-    order = np.argsort(-detection.chosen[units], axis=0, kind="stable")[: len(weights)]
-    return weights @ np.take_along_axis(detection.scored[units], order, axis=0).astype(np.float64)
+    # Beyond some place a unit is never the best of a draw, to 1e-12: only the first places are put in order.
+    weights = weights[: int(np.searchsorted(np.cumsum(weights), 1 - 1e-12)) + 1]
+    chosen, scored = detection.chosen[units], detection.scored[units]
+    if len(weights) < total // 2:
+        first = np.argpartition(-chosen, len(weights), axis=0)[: len(weights)]
+        chosen, scored = np.take_along_axis(chosen, first, axis=0), np.take_along_axis(scored, first, axis=0)
+    order = np.argsort(-chosen, axis=0, kind="stable")[: len(weights)]
+    return weights @ np.take_along_axis(scored, order, axis=0).astype(np.float64)

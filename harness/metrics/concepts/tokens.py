@@ -46,12 +46,8 @@ class Held:
     def by_document(self) -> NDArray[np.float64]:
         """On how many tokens of each document each concept holds. `[documents, concepts]`"""
         token = np.repeat(np.arange(self.n_tokens), np.diff(self.indptr))
-        return self.documents_of(token, self.concepts)
-
-    def documents_of(self, tokens: NDArray[np.integer], columns: NDArray[np.integer]) -> NDArray[np.float64]:
-        """Counts (token, column) pairs by document. `[documents, concepts]`"""
         n_documents = int(self.document.max()) + 1
-        flat = self.document[tokens] * self.n_concepts + columns
+        flat = self.document[token] * self.n_concepts + self.concepts
         return np.bincount(flat, minlength=n_documents * self.n_concepts).reshape(n_documents, -1).astype(np.float64)
 
     def permuted(self, length: int, seed: int) -> Held:

@@ -9,7 +9,6 @@ from harness.metrics.concepts.detection import Detection
 from harness.metrics.concepts.predictions import (
     best_units,
     expected_best,
-    holds,
     of_sure_units,
     score_predictions,
 )
@@ -61,11 +60,13 @@ def test_saying_nothing_scores_zero():
     assert score_predictions(nothing, held_of(truth, documents=2), 10).value.tolist() == [0, 0, 0, 0]
 
 
-def test_whether_a_concept_holds_is_looked_up():
+def test_of_many_units_only_the_first_places_are_put_in_order_and_the_mean_is_the_same():
     generator = np.random.default_rng(0)
-    truth = generator.random((50, 6)) < 0.2
-    tokens, concepts = generator.integers(0, 50, 300), generator.integers(0, 6, 300)
-    assert np.array_equal(holds(held_of(truth), tokens, concepts), truth[tokens, concepts])
+    chosen, scored = generator.random((2, 400, 3)).astype(np.float32)
+    found = expected_best(detection(chosen, scored), np.arange(400), 100)
+    draws = [generator.choice(400, 100, replace=False) for _ in range(4000)]
+    each = [scored[draw[chosen[draw].argmax(0)], np.arange(3)] for draw in draws]
+    assert np.allclose(found, np.mean(each, 0), atol=5 * np.std(each) / 4000**0.5)
 
 
 def test_reconstruction_is_the_union_of_the_units_that_are_sure():
