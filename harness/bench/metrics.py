@@ -18,7 +18,8 @@ import numpy as np
 import torch
 
 from harness.base import files
-from harness.bench import edits
+from harness.bench import concepts_cost, edits
+from harness.bench.concepts_cost import ConceptCost, ConceptLoad
 from harness.metrics.joint import null
 from harness.metrics.joint.counts import meetings
 from harness.metrics.joint.firing import Firing
@@ -59,14 +60,21 @@ class MetricReport:
     distinct: int
     kept: int
     found: int
+    concept_size: ConceptLoad
+    concepts: ConceptCost
     edit_size: edits.EditSize
     edits: list[edits.EditTime]
 
 
-def measure(out: Path, size: MetricLoad | None = None, edit_size: edits.EditSize | None = None) -> MetricReport:
+def measure(
+    out: Path,
+    size: MetricLoad | None = None,
+    edit_size: edits.EditSize | None = None,
+    concept_size: ConceptLoad | None = None,
+) -> MetricReport:
     """Times the steps and writes table.md and table.json to `out`. HarnessError when `out` cannot be written."""
     files.check_writable(out)
-    size, edit_size = size or MetricLoad(), edit_size or edits.EditSize()
+    size, edit_size, concept_size = size or MetricLoad(), edit_size or edits.EditSize(), concept_size or ConceptLoad()
     _steps(MetricLoad(tokens=2000, units=500, active=8))  # compiles
     firing = planted(size)
     reset_peak_memory()
@@ -75,8 +83,25 @@ def measure(out: Path, size: MetricLoad | None = None, edit_size: edits.EditSize
     seconds = sum(step.seconds for step in steps)
     threads = torch.get_num_threads()
     peak = peak_memory()
+    del firing
+    told = _concepts(size, concept_size)
     edited = edits.measure(edit_size)
-    report = MetricReport(size, machine, threads, steps, seconds, peak, total, distinct, kept, found, edit_size, edited)
+    report = MetricReport(
+        size,
+        machine,
+        threads,
+        steps,
+        seconds,
+        peak,
+        total,
+        distinct,
+        kept,
+        found,
+        concept_size,
+        told,
+        edit_size,
+        edited,
+    )
     files.write_atomically(out / "table.md", ("\n".join(_markdown(report)) + "\n").encode())
     files.write_atomically(out / "table.json", (json.dumps(asdict(report), indent=1) + "\n").encode())
     return report
@@ -130,6 +155,20 @@ def _steps(size: MetricLoad, firing: Firing | None = None) -> tuple[list[Step], 
     return steps, found, (met.n_all, met.distinct, len(met.n))
 
 
+def _concepts(size: MetricLoad, load: ConceptLoad) -> ConceptCost:
+    """As many units as the codes have, half as many of them on a token."""
+
+    def codes(tokens: int, seed: int) -> Firing:
+        return planted(MetricLoad(tokens, size.units, max(1, size.active // 2), seed=seed))
+
+    def labels(tokens: int, seed: int) -> Firing:
+        return planted(MetricLoad(tokens, load.concepts, load.holding, seed=seed))
+
+    concepts_cost.measure(load, codes(500, 1), codes(500, 2), labels(500, 3), labels(500, 4))  # compiles
+    tokens = load.tokens
+    return concepts_cost.measure(load, codes(tokens, 1), codes(tokens, 2), labels(tokens, 3), labels(tokens, 4))
+
+
 def _markdown(report: MetricReport) -> Iterator[str]:
     size = report.size
     yield "# What metrics cost\n"
@@ -145,6 +184,12 @@ def _markdown(report: MetricReport) -> Iterator[str]:
         yield f"| {step.name} | {step.seconds:.1f} |"
     yield f"| all | {report.seconds:.1f} |"
     yield f"\nPeak memory of the process {report.peak_bytes / 2**30:.2f} GiB, codes and libraries included.\n"
+    asked = report.concept_size
+    yield (
+        f"concepts, coverage: {asked.tokens:,} tokens to choose on and as many to score on × {size.units:,} units, "
+        f"{size.active // 2} on a token, × {asked.concepts:,} concepts, {asked.holding} on a token, every threshold: "
+        f"{report.concepts.seconds:.1f} s, peak memory {report.concepts.peak_bytes / 2**30:.2f} GiB.\n"
+    )
     tried = report.edit_size
     yield (
         f"joint, edits: up to {tried.pairs} pairs in {tried.contexts} contexts each, with floors and controls; "

@@ -5,21 +5,25 @@ from pathlib import Path
 
 import numpy as np
 
+from harness.bench.concepts_cost import ConceptLoad
 from harness.bench.edits import EditSize
 from harness.bench.metrics import MetricLoad, measure, planted
 from harness.metrics.joint.counts import meetings
 
 SIZE = MetricLoad(tokens=3000, units=200, active=8, least=5)
+CONCEPTS = ConceptLoad(tokens=2000, concepts=30, holding=3, resamples=100)
 EDITS = EditSize(pairs=30, contexts=5, d_model=16, n_layers=2, sequences=12, length=32, vocab_size=300)
 
 
 def test_the_table_states_what_was_counted(tmp_path: Path) -> None:
-    report = measure(tmp_path, SIZE, EDITS)
+    report = measure(tmp_path, SIZE, EDITS, CONCEPTS)
     met = meetings(planted(SIZE), SIZE.least)
     assert (report.meetings, report.distinct, report.kept) == (met.n_all, met.distinct, len(met.n))
     assert 0 < report.kept < report.distinct
     assert [step.seconds > 0 for step in report.steps] == [True] * 4
     assert report.peak_bytes > 0
+    assert report.concepts.seconds > 0
+    assert "2,000 tokens to choose on and as many to score on × 200 units" in (tmp_path / "table.md").read_text()
     # Of 30 pairs 10 are in the first layer, 10 in the last, which the headline leaves out, and 10 across both.
     assert [(edit.subject, edit.pairs, edit.seconds > 0) for edit in report.edits] == [
         ("dense", 10, True),
