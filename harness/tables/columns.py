@@ -37,7 +37,7 @@ _MAIN = {
         "simulation_random_as_merged ablation_over_random scored_share units"
     ),
     "concepts": (
-        "coverage coverage_random found reconstruction probe_f1 coverage_share pair_gap pair_gap_floor "
+        "coverage coverage_random coverage_all coverage_all_random found reconstruction probe_f1 pair_gap "
         "conjunction_own_above_parts pure pure_random"
     ),
     "dictionary": (

@@ -73,7 +73,10 @@ def measure(evaluation: Evaluation, options: Options) -> list[Measurement]:
     - coverage: mean over concepts of the F1 of the best unit (the mean over all draws of `units` living units);
       coverage_random: of as many random directions of the same sites that fire as often; coverage_permuted: of the
       units where every sequence has the labels of another; coverage_<kind>: over the concepts of a kind;
-      coverage_layer_<n>: of half as many units of one layer;
+      coverage_layer_<n>: of half as many units of one layer; coverage_all, coverage_all_random,
+      coverage_all_above_random: of all living units, and of as many directions as there are units. Drawing punishes a
+      wide dictionary whose every concept has one latent, since few of them are drawn; taking all rewards width, which
+      tries more often. A difference that both show is one;
     - found: share of concepts with F1 of 0.8 or more; reconstruction: F1 of "any sure unit" (dev precision 0.95);
     - probe_f1, probe_auroc: the full linear probe on the best site; coverage_share: coverage over probe_f1;
       bag_auroc: a bag of tokens; probe_<k>: AUROC of logistic probes on k units;
@@ -154,6 +157,11 @@ class _Report:
         scores = score_predictions(made, held, self.evaluation.resamples)
         return scores.moved_to(expected_best(side.detection, side.living, len(side.drawn)))
 
+    def best_of_all(self, side: Side) -> Scores:
+        """Of the best of all living units."""
+        made = of_units(side.detection, side.eval, best_units(side.detection, side.living))
+        return score_predictions(made, self.asking.eval, self.evaluation.resamples)
+
 
 def _batches(evaluation: Evaluation, *, dev: bool) -> Iterator[Batch]:
     return evaluation.batches(evaluation.codes_sequences, dev=dev)
@@ -178,6 +186,7 @@ def _coverage(report: _Report, random: Side) -> list[Measurement]:
     resamples = report.evaluation.resamples
     sure = score_predictions(of_sure_units(own.detection, own.eval, own.drawn), asking.eval, resamples)
     sure_random = score_predictions(of_sure_units(random.detection, random.eval, random.drawn), asking.eval, resamples)
+    whole, whole_chance = report.best_of_all(own), report.best_of_all(random)
     found = Scores((best.value >= FOUND).astype(float), (best.replicates >= FOUND).astype(float))
     return [
         report.mean("coverage", best),
@@ -185,6 +194,9 @@ def _coverage(report: _Report, random: Side) -> list[Measurement]:
         report.mean("coverage_above_random", _less(best, chance)),
         report.mean("coverage_permuted", report.best(elsewhere, permuted.eval), "none"),
         *report.by_kind("coverage", best),
+        report.mean("coverage_all", whole),
+        report.mean("coverage_all_random", whole_chance, "none"),
+        report.mean("coverage_all_above_random", _less(whole, whole_chance)),
         replace(report.mean("found", found), unit="share of concepts"),
         report.mean("reconstruction", sure),
         report.mean("reconstruction_random", sure_random, "none"),

@@ -123,7 +123,15 @@ def untrained(measured: dict[str, Measurement]) -> dict[str, float]:
 def test_one_unit_a_concept_is_the_best_there_is(corpus: Corpus, labels: dict[str, Labels]):
     n = len(labels["dev"].concepts)
     found = figures(told(corpus, labels, np.eye(n)), corpus, labels, units=n)
-    for name in ("coverage", "found", "reconstruction", "coverage_conjunction", "conjunction_own", "probe_1"):
+    for name in (
+        "coverage",
+        "coverage_all",
+        "found",
+        "reconstruction",
+        "coverage_conjunction",
+        "conjunction_own",
+        "probe_1",
+    ):
         assert found[name] == pytest.approx(1), name
     for name in ("pair_gap", "pair_gap_floor", "pair_gap_above_floor"):
         assert found[name] == pytest.approx(0, abs=1e-12), name
@@ -143,6 +151,17 @@ def test_conjunctions_without_a_unit_are_found_in_their_parts(corpus: Corpus, la
     assert found["pair_gap_above_floor_conjunction"] > 0.2
     assert found["coverage_concept"] == pytest.approx(1)
     assert found["pair_gap_above_floor_concept"] == pytest.approx(0, abs=1e-12)
+
+
+def test_one_latent_a_concept_among_many_is_found_by_all_units_and_rarely_drawn(
+    corpus: Corpus, labels: dict[str, Labels]
+):
+    n = len(labels["dev"].concepts)
+    idle = np.zeros((7 * n, n))
+    idle[:, -1] = 1  # they live, and say what another says already
+    found = figures(told(corpus, labels, np.concatenate([np.eye(n), idle])), corpus, labels, units=n)
+    assert found["coverage_all"] == pytest.approx(1)
+    assert found["coverage"] < 0.5
 
 
 def test_the_numbers_of_units_do_not_matter(corpus: Corpus, labels: dict[str, Labels]):
