@@ -74,3 +74,16 @@ def test_either_of_two_units_is_found_by_or():
     found = scores(split(truth[0], 5), split(truth[1], 6), truth)
     assert found.pair.value[BIRD] == 1
     assert found.single.value[BIRD] < 0.75
+
+
+def test_two_thresholds_of_one_unit_are_no_pair():
+    """A unit whose middle level is the concept: a band of it would tell all, but it is one unit."""
+    truth = animals(1, 0.2), animals(2, 0.2)
+
+    def levels(t: np.ndarray, seed: int) -> np.ndarray:
+        of_unit = 1.0 * t[:, DOG] + 2.0 * t[:, BIRD] + 3.0 * t[:, CAT]
+        return np.concatenate([of_unit[:, None], noise(seed)], 1)
+
+    found = scores(levels(truth[0], 5), levels(truth[1], 6), truth)
+    assert found.single.value[BIRD] < 0.65
+    assert found.pair.value[BIRD] < found.single.value[BIRD] + 0.05
