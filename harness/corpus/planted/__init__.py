@@ -29,7 +29,7 @@ class PlantedCorpus(CorpusConfig):
 
     kind: Literal["planted"] = "planted"
     topics: int = Field(default=4, ge=1, le=64)
-    concepts: int = Field(default=96, ge=2, description="of all topics together; to force superposition, raise it")
+    concepts: int = Field(default=64, ge=2, description="of all topics together; to force superposition, raise it")
     conjunctions: Share = Field(default=0.5, description="of the pairs: together they promote other symbols than alone")
     mixtures: Share = Field(default=0.25, description="of the pairs: one of the two promotes; the rest add up")
     holding: int = Field(default=2, ge=1, le=6, description="how many concepts hold: the latest that were named")

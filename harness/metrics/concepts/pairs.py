@@ -66,8 +66,8 @@ def pair_scores(
         second = _switches(detection, dev, drawn, on, concept)
         least = float(detection.chosen[chosen[concept], concept])
         for found, partners in ((paired, first), (floored, second)):
-            best = _best(dev, first, partners, on)
-            found.append(alone[concept] if best is None or best.f1 <= least else _tokens(evaluation, best))
+            together = best(dev, first, partners, on)
+            found.append(alone[concept] if together is None or together.f1 <= least else _tokens(evaluation, together))
     return PairScores(*(score_predictions(found, held, resamples) for found in (alone, paired, floored)))
 
 
@@ -125,8 +125,8 @@ def _switches(
     return found
 
 
-def _best(dev: Activity, firsts: list[Switch], seconds: list[Switch], on: Integers) -> Combination | None:
-    """The combination of two different units with the largest F1 on dev."""
+def best(dev: Activity, firsts: list[Switch], seconds: list[Switch], on: Integers) -> Combination | None:
+    """The combination of two different units with the largest F1 on dev; None where there are no two."""
     if not firsts or not seconds:
         return None
     left, right = _table(dev, firsts), _table(dev, seconds)

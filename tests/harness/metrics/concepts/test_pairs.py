@@ -3,7 +3,7 @@
 import numpy as np
 
 from harness.metrics.concepts.detection import detect
-from harness.metrics.concepts.pairs import PairScores, pair_scores
+from harness.metrics.concepts.pairs import PairScores, Switch, best, pair_scores
 
 from .conftest import activity_of, held_of
 
@@ -78,12 +78,12 @@ def test_either_of_two_units_is_found_by_or():
 
 def test_two_thresholds_of_one_unit_are_no_pair():
     """A unit whose middle level is the concept: a band of it would tell all, but it is one unit."""
-    truth = animals(1, 0.2), animals(2, 0.2)
-
-    def levels(t: np.ndarray, seed: int) -> np.ndarray:
-        of_unit = 1.0 * t[:, DOG] + 2.0 * t[:, BIRD] + 3.0 * t[:, CAT]
-        return np.concatenate([of_unit[:, None], noise(seed)], 1)
-
-    found = scores(levels(truth[0], 5), levels(truth[1], 6), truth)
-    assert found.single.value[BIRD] < 0.65
-    assert found.pair.value[BIRD] < found.single.value[BIRD] + 0.05
+    truth = animals(1, 0.2)
+    levels = 1.0 * truth[:, DOG] + 2.0 * truth[:, BIRD] + 3.0 * truth[:, CAT]
+    activity = activity_of(np.stack([levels, levels], 1))
+    on = np.flatnonzero(truth[:, BIRD])
+    low, high, high_of_another = Switch(0, 2.0), Switch(0, 3.0), Switch(2, 3.0)
+    assert best(activity, [low], [high], on) is None
+    of_two = best(activity, [low], [high, high_of_another], on)
+    assert of_two is not None
+    assert (of_two.f1, of_two.how, of_two.second) == (1, "and not", high_of_another)
