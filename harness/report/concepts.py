@@ -48,7 +48,7 @@ def kinds(rows: list[Row]) -> list[str]:
     )
 
 
-def _beside(rows: list[Row]) -> alt.LayerChart:
+def _beside(rows: list[Row]) -> alt.LayerChart | alt.FacetChart:
     records: list[Record] = [
         {"system": row.system, "what": what, **interval("x", figure.value, figure.low, figure.high)}
         for row in rows
@@ -73,7 +73,7 @@ def _beside(rows: list[Row]) -> alt.LayerChart:
     return alt.layer(whiskers(base, "x", x, y, color=colour), dots).properties(width=WIDTH, height=22 * len(order))
 
 
-def _against_units(table: Table, rows: list[Row]) -> alt.LayerChart:
+def _against_units(table: Table, rows: list[Row]) -> alt.LayerChart | alt.FacetChart:
     looks = marks(table)
     records = [record(looks, row, {"x": UNITS, "y": COVERAGE}) for row in rows if UNITS in row.metrics]
     of = systems(table, records)
@@ -84,7 +84,7 @@ def _against_units(table: Table, rows: list[Row]) -> alt.LayerChart:
     return alt.layer(whiskers(base, "y", y, x, color=of["color"]), dots).properties(width=WIDTH, height=HEIGHT)
 
 
-def _kinds(rows: list[Row]) -> alt.LayerChart:
+def _kinds(rows: list[Row]) -> alt.LayerChart | alt.FacetChart:
     records: list[Record] = [
         {"system": row.system, "kind": kind, "f1": figure.value, "text": f"{figure.value:.2f}"}
         for row in rows
