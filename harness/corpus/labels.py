@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -60,19 +59,6 @@ class Labels:
     @property
     def n_tokens(self) -> int:
         return len(self.indptr) - 1
-
-    @cached_property
-    def by_concept(self) -> tuple[Integers, Integers]:
-        """The same matrix by columns: indptr `[concepts + 1]`, and the tokens of each concept, ascending `[nnz]`."""
-        token = np.repeat(np.arange(self.n_tokens), np.diff(self.indptr))
-        order = np.argsort(self.held, kind="stable")
-        counts = np.bincount(self.held, minlength=len(self.concepts))
-        return np.concatenate([[0], np.cumsum(counts)]), token[order]
-
-    def tokens_of(self, concept: int) -> Integers:
-        """On which tokens a concept holds, ascending."""
-        indptr, tokens = self.by_concept
-        return tokens[indptr[concept] : indptr[concept + 1]]
 
     def save(self, path: Path) -> None:
         concepts = [asdict(concept) for concept in self.concepts]

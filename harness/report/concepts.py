@@ -27,9 +27,7 @@ def draw(table: Table) -> list[Drawing]:
     rows = sorted(rows_with(table, COVERAGE), key=is_control)
     if not rows:
         return []
-    says = (
-        "Units say what stands right of random directions; a full probe says what could be read there. 95% intervals."
-    )
+    says = "Read units beside their own random directions and beside the untrained row. 95% intervals."
     found = [Drawing("concepts", "How well one unit tells a concept", says, _beside(rows))]
     if any(UNITS in row.metrics for row in rows):
         says = "Further up and left: more is told, and fewer units write. 95% intervals."
@@ -64,7 +62,11 @@ def _beside(rows: list[Row]) -> alt.LayerChart | alt.FacetChart:
         legend=alt.Legend(title=None),
     )
     shape = alt.Shape("what:N", sort=names, scale=alt.Scale(domain=names, range=[s for _, _, s in looks]))
-    x = alt.X("x:Q", title="F1 of the best of equally many, mean over concepts", scale=alt.Scale(domain=[0, 1]))
+    x = alt.X(
+        "x:Q",
+        title="F1, mean over concepts; units and directions: the best of equally many",
+        scale=alt.Scale(domain=[0, 1]),
+    )
     y = alt.Y("system:N", title=None, sort=order, axis=alt.Axis(grid=True, ticks=False, domain=False))
     base = alt.Chart(data(records))
     dots = base.mark_point(filled=True, size=75, opacity=1).encode(

@@ -35,7 +35,6 @@ FALSE_DISCOVERIES = 0.05  # share of the verdicts that resolve anything and may 
 _NOTHING_REAL = {
     "_above_random": 0.0,
     "/excess_above_floor": 0.0,
-    "/pair_gap_above_floor": 0.0,
     "/excess_over_floor": 1.0,
     "/together_over_strangers": 1.0,
     "/conjunction_over_strangers": 1.0,

@@ -38,7 +38,7 @@ _MAIN = {
     ),
     "concepts": (
         "coverage coverage_random coverage_all coverage_all_random found reconstruction probe_f1 pair_gap "
-        "conjunction_own_above_parts pure pure_random"
+        "pair_gap_floor pure pure_random"
     ),
     "dictionary": (
         "as_trained_explained_variance inference_explained_variance target_l0 inference_l0 inference_dead "

@@ -22,11 +22,11 @@ class Group:
 
 def road(row: Row) -> Road:
     """Dense models are those whose architecture's name begins with dense; what has neither that nor a dictionary is
-    built so that it can be read. apart: untrained controls, and rows that get another budget than the rest."""
+    built so that it can be read. apart: controls, and rows that get another budget than the rest."""
     if row.kind == "reference":
         return "reference"
     name = RowName.of(row.system)
-    if name.subject.settings.get("untrained") or (row.unmatched is not None and row.accounting is None):
+    if is_control(row) or (row.unmatched is not None and row.accounting is None):
         return "apart"
     if name.dictionary is not None:
         return "post-hoc"
@@ -34,8 +34,10 @@ def road(row: Row) -> Road:
 
 
 def is_control(row: Row) -> bool:
-    """Whether the row has learnt nothing."""
-    return bool(RowName.of(row.system).subject.settings.get("untrained"))
+    """Whether the row has learnt nothing, or its dictionaries only one half of themselves."""
+    name = RowName.of(row.system)
+    frozen = None if name.dictionary is None else name.dictionary.settings.get("frozen", "none")
+    return bool(name.subject.settings.get("untrained")) or frozen not in (None, "none")
 
 
 def groups(rows: Sequence[Row]) -> list[Group]:

@@ -1,7 +1,7 @@
 """Speaking the language and following it: one state, moved on by one symbol at a time.
 
-`Speaker` draws documents, `Listener` follows a text and says how likely each symbol was. Both use the same tables, so
-what is said and what is expected cannot differ.
+`Grammar.speak` draws documents, `Grammar.follow` finds the states of a text, and `Grammar.log_probabilities` says how
+likely each symbol was. All use the same tables, so what is said and what is expected cannot differ.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 """Does a unit mean one thing? Counted, on a corpus whose tokens say which concepts hold on them.
 
-Everything is chosen on dev (which unit, which threshold, which pair, the probes) and scored on eval, and best-of-many
-scores are taken over equally many units in every system. `activity.py` puts units in order, `detection.py` sweeps their
-thresholds, `predictions.py` scores what is said of each concept, `pairs.py` combines two units, `purity.py` goes from
-units to concepts, `probes.py` says what can be read there at all. Coverage and reconstruction come from board states
-(Karvonen et al., arXiv 2408.00113, equations 1 and 2), there by thresholds at shares of a unit's maximum; here every
-threshold is tried. [U: the equal numbers, the pair gap, purity, and all floors are ours]
+Everything is chosen on dev (which unit, which threshold, which pair, the probes) and scored on eval; only `needed` and
+`explained` describe dev itself. Best-of-many scores are taken over equally many units in every system. `activity.py`
+puts units in order, `detection.py` sweeps their thresholds, `predictions.py` scores what is said of each concept,
+`pairs.py` combines two units, `purity.py` goes from units to concepts, `probes.py` says what can be read there at all.
+Coverage and reconstruction come from board states (Karvonen et al., arXiv 2408.00113, equations 1 and 2), there by
+thresholds at shares of a unit's maximum; here every threshold is tried. [U: the equal numbers, the pair gap, purity,
+and all floors are ours]
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from harness.metrics.concepts.predictions import (
     of_units,
     score_predictions,
 )
-from harness.metrics.concepts.purity import Purity, purity
+from harness.metrics.concepts.purity import Purity, explained, purity
 from harness.metrics.concepts.tokens import Asked, Held, asked, numbered
 from harness.metrics.metric import register
 from harness.systems.evaluation import Evaluation
@@ -42,7 +43,6 @@ from harness.tables.statistics import proportion_bootstrap
 VERSION = 1
 FOUND = 0.8  # F1 from which a concept counts as found
 SIZES = (1, 2, 5, 16)
-KINDS = ("concept", "conjunction", "mixture", "additive", "topic", "agreement", "depth", "bracket", "counter")
 
 
 class Options(Strict):
@@ -84,37 +84,34 @@ def measure(evaluation: Evaluation, options: Options) -> list[Measurement]:
       second; pair_gap_above_floor; pair_gap_above_floor_<kind>;
     - conjunction_own, conjunction_parts: F1 for planted conjunctions of the best unit of their own, and of the best
       units of their two parts both firing: has bird a unit, or only dog and cat?
-    - pure: share of living units with one concept of precision 0.8 or more; pure_random; needed: concepts whose union
-      tells best where a unit fires; explained: F1 of that union.
+    - pure: share of the units that fire often enough on both splits whose best concept on dev has precision 0.8 or more
+      on eval; pure_random, pure_permuted; needed: concepts whose union tells best where a drawn unit fires; explained:
+      F1 of that union (both on dev).
+
+    What the pair gap does not say yet: sparse units gain by OR without any conjunction, units that never fall silent
+    gain nothing by AND NOT, of many units a pair is rarely drawn, and who knows nothing has no gap. So it has no better
+    or worse, and no verdict.
 
     Intervals resample documents for what is scored by F1, units for purity, concepts for AUROC.
     """
-    assert evaluation.load_labels is not None, "registered as reading labels"
+    asking = _asked(evaluation, options)
     dev_read, read = sites.read(evaluation, dev=True), sites.read(evaluation, dev=False)
-    dev_documents = np.concatenate([b.document.reshape(-1).cpu().numpy() for b in _batches(evaluation, dev=True)])
-    documents = evaluation.document_of_codes().numpy()
-    asking = asked(
-        evaluation.load_labels("dev"),
-        evaluation.load_labels("eval"),
-        numbered(dev_documents),
-        numbered(documents),
-        options.least,
-        options.documents,
-    )
     if not asking.concepts:
         reason = f"no concept holds on {options.least} tokens of dev and of eval"
         return not_applicable([f"concepts/{name}" for name in ("coverage", "pair_gap", "pure")], VERSION, reason)
-    own = _side(activity(sites.codes_of(dev_read)), activity(sites.codes_of(read)), asking, options)
+    codes = activity(sites.codes_of(dev_read)), activity(sites.codes_of(read))
     chance = sites.random_codes(dev_read, read, options.seed)
-    random = _side(activity(chance.dev), activity(chance.eval), asking, options)
-    if min(len(own.living), len(random.living)) < 2:
+    directions = activity([one.codes for one in chance.dev]), activity([one.codes for one in chance.eval])
+    drawn = min(options.units, *(int((one[0].firings() > 0).sum()) for one in (codes, directions)))
+    own, random = (_side(*one, asking, drawn, options.seed) for one in (codes, directions))
+    if drawn < 2:
         return not_applicable([f"concepts/{name}" for name in ("coverage", "pair_gap", "pure")], VERSION,
                               "fewer than two units fire on dev")  # fmt: skip
     report = _Report(evaluation, asking, own, options)
     found = _coverage(report, random)
     found += _by_layer(report, dev_read)
     found += _pairs(report)
-    found += _purity(report, read, chance)
+    found += _purity(report, dev_read, read, chance)
     found += _probes(report, dev_read, read, found[0].value)
     saw = (
         f"{len(asking.concepts)} concepts ({asking.left_out} too rare) on {asking.eval.n_tokens:,} tokens, chosen on "
@@ -163,15 +160,27 @@ class _Report:
         return score_predictions(made, self.asking.eval, self.evaluation.resamples)
 
 
+def _asked(evaluation: Evaluation, options: Options) -> Asked:
+    assert evaluation.load_labels is not None, "registered as reading labels"
+    dev_documents = np.concatenate([b.document.reshape(-1).cpu().numpy() for b in _batches(evaluation, dev=True)])
+    return asked(
+        evaluation.load_labels("dev"),
+        evaluation.load_labels("eval"),
+        numbered(dev_documents),
+        numbered(evaluation.document_of_codes().numpy()),
+        options.least,
+        options.documents,
+    )
+
+
 def _batches(evaluation: Evaluation, *, dev: bool) -> Iterator[Batch]:
     return evaluation.batches(evaluation.codes_sequences, dev=dev)
 
 
-def _side(dev: Activity, evaluation: Activity, asking: Asked, options: Options) -> Side:
+def _side(dev: Activity, evaluation: Activity, asking: Asked, drawn: int, seed: int) -> Side:
     living = np.flatnonzero(dev.firings() > 0)
-    generator = np.random.default_rng([options.seed, 6])
-    drawn = np.sort(generator.choice(living, min(options.units, len(living)), replace=False))
-    return Side(dev, evaluation, detect(dev, asking.dev, evaluation, asking.eval), living, drawn)
+    chosen = np.sort(np.random.default_rng([seed, 6]).choice(living, drawn, replace=False))
+    return Side(dev, evaluation, detect(dev, asking.dev, evaluation, asking.eval), living, chosen)
 
 
 def _less(a: Scores, b: Scores) -> Scores:
@@ -182,12 +191,15 @@ def _coverage(report: _Report, random: Side) -> list[Measurement]:
     asking, own = report.asking, report.own
     best, chance = report.best(own, asking.eval), report.best(random, asking.eval)
     permuted = asking.permuted(report.evaluation.split.length, report.options.seed)
-    elsewhere = _side(own.dev, own.eval, permuted, report.options)
+    elsewhere = _side(own.dev, own.eval, permuted, len(own.drawn), report.options.seed)
     resamples = report.evaluation.resamples
     sure = score_predictions(of_sure_units(own.detection, own.eval, own.drawn), asking.eval, resamples)
     sure_random = score_predictions(of_sure_units(random.detection, random.eval, random.drawn), asking.eval, resamples)
     whole, whole_chance = report.best_of_all(own), report.best_of_all(random)
-    found = Scores((best.value >= FOUND).astype(float), (best.replicates >= FOUND).astype(float))
+    made = of_units(own.detection, own.eval, best_units(own.detection, own.drawn))
+    one_draw = score_predictions(made, asking.eval, resamples)
+    reached = Scores((one_draw.value >= FOUND).astype(float), (one_draw.replicates >= FOUND).astype(float))
+    found = reached.moved_to(expected_best(own.detection, own.living, len(own.drawn), FOUND))
     return [
         report.mean("coverage", best),
         report.mean("coverage_random", chance, "none"),
@@ -228,8 +240,8 @@ def _pairs(report: _Report) -> list[Measurement]:
     found = [
         report.mean("pair_gap", gap, "none"),
         report.mean("pair_gap_floor", floor, "none"),
-        report.mean("pair_gap_above_floor", above, "lower"),
-        *report.by_kind("pair_gap_above_floor", above, "lower"),
+        report.mean("pair_gap_above_floor", above, "none"),
+        *report.by_kind("pair_gap_above_floor", above, "none"),
     ]
     return found + _conjunctions(report)
 
@@ -262,20 +274,27 @@ def _conjunctions(report: _Report) -> list[Measurement]:
     return found
 
 
-def _purity(report: _Report, read: sites.Read, chance: sites.RandomCodes) -> list[Measurement]:
-    options, held = report.options, report.asking.eval
+def _purity(report: _Report, dev_read: sites.Read, read: sites.Read, chance: sites.RandomCodes) -> list[Measurement]:
+    options, asking = report.options, report.asking
 
-    def of(sides: Iterable[Encoded]) -> Purity:
-        kept = [encoded.codes.keep(encoded.strongest(options.strongest)) for encoded in sides]
-        return purity(activity(kept), held)
+    def firing(sides: Iterable[Encoded]) -> Activity:
+        return activity([encoded.codes.keep(encoded.strongest(options.strongest)) for encoded in sides])
 
-    of_own, of_random = of(read.encoded.values()), of(Encoded(codes, codes.values) for codes in chance.eval)
+    dev, evaluation = firing(dev_read.encoded.values()), firing(read.encoded.values())
+    permuted = asking.permuted(report.evaluation.split.length, options.seed)
+    shares: dict[str, tuple[Purity, Direction]] = {
+        "pure": (purity(dev, asking.dev, evaluation, asking.eval), "higher"),
+        "pure_permuted": (purity(dev, permuted.dev, evaluation, permuted.eval), "none"),
+        "pure_random": (purity(firing(chance.dev), asking.dev, firing(chance.eval), asking.eval), "none"),
+    }
     found = []
-    for name, pure in (("pure", of_own.pure()), ("pure_random", of_random.pure())):
-        reps = proportion_bootstrap(pure, report.evaluation.resamples) if len(pure) else None
-        share = float(pure.mean()) if len(pure) else 0.0
-        found.append(Measurement(f"concepts/{name}", share, "share of units", "higher", VERSION, reps, "units"))
-    for name, values, unit in (("needed", of_own.needed, "concepts/unit"), ("explained", of_own.explained, "F1")):
+    for name, (of, direction) in shares.items():
+        flags = of.pure()
+        reps = proportion_bootstrap(flags, report.evaluation.resamples) if len(flags) else None
+        share = float(flags.mean()) if len(flags) else 0.0
+        found.append(Measurement(f"concepts/{name}", share, "share of units", direction, VERSION, reps, "units"))
+    told = explained(dev, asking.dev, report.own.drawn)
+    for name, values, unit in (("needed", told.needed, "concepts/unit"), ("explained", told.f1, "F1")):
         if len(values):
             found.append(Measurement(f"concepts/{name}", float(values.mean()), unit, "none", VERSION))
     return found

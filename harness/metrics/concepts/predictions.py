@@ -80,8 +80,9 @@ def of_sure_units(detection: Detection, activity: Activity, units: Integers) -> 
     return found
 
 
-def expected_best(detection: Detection, units: Integers, drawn: int) -> Floats:
-    """Mean over all draws of `drawn` of `units` of the eval F1 of the one that is best on dev. `[concepts]`
+def expected_best(detection: Detection, units: Integers, drawn: int, least: float | None = None) -> Floats:
+    """Mean over all draws of `drawn` of `units` of the eval F1 of the one that is best on dev; with `least`, the share
+    of draws in which that F1 reaches it. `[concepts]`
 
     A best of many is better than a best of few, so systems are compared at one number. In order of dev F1, the i-th
     unit is the best of a draw with probability C(U − 1 − i, N − 1) / C(U, N), so no draw needs to be made.
@@ -96,6 +97,8 @@ def expected_best(detection: Detection, units: Integers, drawn: int) -> Floats:
     # Beyond some place a unit is never the best of a draw, to 1e-12: only the first places are put in order.
     weights = weights[: int(np.searchsorted(np.cumsum(weights), 1 - 1e-12)) + 1]
     chosen, scored = detection.chosen[units], detection.scored[units]
+    if least is not None:
+        scored = scored >= least
     if len(weights) < total // 2:
         first = np.argpartition(-chosen, len(weights), axis=0)[: len(weights)]
         chosen, scored = np.take_along_axis(chosen, first, axis=0), np.take_along_axis(scored, first, axis=0)

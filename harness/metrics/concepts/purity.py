@@ -1,7 +1,8 @@
 """The other way round: how many concepts a unit needs to be explained.
 
-A unit fires on the tokens on which it is among the strongest of its site, so that one that never falls silent is
-treated as one that does.
+A unit fires where it is among the strongest of its site, so that one that never falls silent is treated as one that
+does. What a unit is called is chosen on dev and scored on eval; and it must fire in several documents, since one that
+fires in one alone is "pure" for whatever holds all through that document.
 """
 
 from __future__ import annotations
@@ -17,50 +18,89 @@ from harness.metrics.concepts.detection import LEAST
 from harness.metrics.concepts.tokens import Held
 
 PURE = 0.8
+DOCUMENTS = 3  # of either split, in which a unit must fire
 STEP = 0.01  # a further concept must raise F1 by this
 MOST = 8
+
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Purity:
-    """Of every unit that fires `LEAST` times or more. precision: P(concept | the unit fires) of the best concept, among
-    those that hold on at most half of all tokens; needed: concepts whose union tells the firing best, chosen greedily;
-    explained: F1 of that union."""
+    """Of every unit that fires `LEAST` times or more in `DOCUMENTS` documents or more of either split. precision: on
+    eval, P(concept | the unit fires) of the concept that is most precise on dev, among those that hold on at most half
+    of its tokens (what nearly always holds is no meaning). units: which."""
 
-    precision: NDArray[np.float64]
-    needed: Integers
-    explained: NDArray[np.float64]
+    units: Integers
+    precision: Floats
 
     def pure(self) -> NDArray[np.bool_]:
         return self.precision >= PURE
 
 
-def purity(firing: Activity, held: Held) -> Purity:
+@dataclass(frozen=True)
+class Explained:
+    """Of each unit asked: the concepts whose union tells best where it fires, chosen greedily on dev. needed: how many;
+    f1: of the union on dev, in sample."""
+
+    needed: Integers
+    f1: Floats
+
+
+def purity(dev: Activity, dev_held: Held, evaluation: Activity, held: Held) -> Purity:
     """A unit fires where it is active, with either sign."""
-    matrix = held.matrix()
-    living = np.flatnonzero(firing.firings() >= LEAST)
-    rare = held.positives() <= held.n_tokens / 2  # what nearly always holds is no meaning
-    precision, needed, explained = [], [], []
-    for unit in living:
+    firings, together = _together(dev, dev_held)
+    eval_firings, eval_together = _together(evaluation, held)
+    spread = np.minimum(_documents(dev, dev_held), _documents(evaluation, held))
+    units = np.flatnonzero((np.minimum(firings, eval_firings) >= LEAST) & (spread >= DOCUMENTS))
+    rare = dev_held.positives() <= dev_held.n_tokens / 2
+    chosen = np.where(rare, together[units], -1).argmax(1)
+    return Purity(units, eval_together[units, chosen] / eval_firings[units])
+
+
+def explained(firing: Activity, held: Held, units: Integers) -> Explained:
+    """Of `units`, those that fire at all."""
+    matrix, positives = held.matrix(), held.positives()
+    found = []
+    for unit in units:
         on = firing.tokens[firing.indptr[2 * unit] : firing.indptr[2 * unit + 2]]
-        here = np.asarray(matrix[on].sum(0)).reshape(-1)
-        precision.append(float(np.max(np.where(rare, here, 0), initial=0) / len(on)))
-        n, f1 = _explained(matrix, on, here, held.positives())
-        needed.append(n)
-        explained.append(f1)
-    return Purity(np.array(precision), np.array(needed, dtype=np.int64), np.array(explained))
+        if len(on):
+            found.append(_explained(matrix, on, positives))
+    needed, f1 = zip(*found, strict=True) if found else ((), ())
+    return Explained(np.array(needed, dtype=np.int64), np.array(f1))
 
 
-def _explained(
-    matrix: csr_array, on: NDArray[np.integer], here: NDArray[np.floating], positives: Integers
-) -> tuple[int, float]:
+def _together(firing: Activity, held: Held) -> tuple[Integers, Floats]:
+    """On how many tokens each unit fires `[units]`, and with each concept `[units, concepts]`."""
+    fires = _fires(firing)
+    return firing.firings(), np.asarray((fires.T @ held.matrix()).todense(), dtype=np.float64)
+
+
+def _documents(firing: Activity, held: Held) -> Integers:
+    """In how many documents each unit fires. `[units]`"""
+    n_documents = int(held.document.max()) + 1
+    shape = (firing.n_tokens, n_documents)
+    of_token = csr_array(
+        (np.ones(firing.n_tokens, np.float32), (np.arange(firing.n_tokens), held.document)), shape=shape
+    )
+    return np.asarray(((_fires(firing).T @ of_token) > 0).sum(1)).reshape(-1).astype(np.int64)
+
+
+def _fires(firing: Activity) -> csr_array:
+    """`[tokens, units]` of ones."""
+    detector = np.repeat(np.arange(len(firing.indptr) - 1), np.diff(firing.indptr))
+    ones = np.ones(len(firing.tokens), np.float32)
+    return csr_array((ones, (firing.tokens, detector // 2)), shape=(firing.n_tokens, firing.n_units))
+
+
+def _explained(matrix: csr_array, on: NDArray[np.integer], positives: Integers) -> tuple[int, float]:
     """How many concepts, greedily added, until their union tells no better where the unit fires; and its F1."""
     n_tokens = len(matrix.indptr) - 1
     uncovered = np.ones(n_tokens, np.float32)
     fires = np.zeros(n_tokens, np.float32)
     fires[on] = 1
     right, said, best, chosen = 0.0, 0.0, 0.0, 0
-    gained, added = here.astype(np.float64), positives.astype(np.float64)
+    gained, added = np.asarray(fires @ matrix, dtype=np.float64), positives.astype(np.float64)
     while chosen < MOST:
         f1 = 2 * (right + gained) / (said + added + len(on))
         concept = int(f1.argmax())

@@ -39,7 +39,7 @@ def read(evaluation: Evaluation, *, dev: bool) -> Read:
     for batch in evaluation.batches(sequences, dev=dev):
         counts = evaluation.counted(batch.input_ids).reshape(-1)
         counted.append(counts.cpu())
-        with system.watching(watch):
+        with system.watching(watch):  # as the model runs by itself, without a graft
             system.model(batch.input_ids, use_cache=False, logits_to_keep=1)
         if dev:
             for site, encoded in system.encode(batch.input_ids).items():
@@ -59,13 +59,13 @@ def read(evaluation: Evaluation, *, dev: bool) -> Read:
 class RandomCodes:
     """By site, of both splits."""
 
-    dev: list[Codes]
-    eval: list[Codes]
+    dev: list[Encoded]
+    eval: list[Encoded]
 
 
 def random_codes(dev: Read, evaluation: Read, seed: int) -> RandomCodes:
     """Codes of random directions in place of the units: as many at each site, competing for as many places on every
-    token (`autointerp/random_dictionary.py`). The same directions on both splits."""
+    token (`systems/directions.py`). The same directions on both splits."""
     made = RandomCodes([], [])
     for place, (site, y) in enumerate(dev.written.items()):
         own = dev.encoded[site].codes
@@ -74,7 +74,8 @@ def random_codes(dev: Read, evaluation: Read, seed: int) -> RandomCodes:
         mean = y[dev.counted].mean(0)
         for split, found in ((dev, made.dev), (evaluation, made.eval)):
             lengths = split.encoded[site].codes.row_lengths().numpy()
-            found.append(competing(split.written[site] - mean, drawn / drawn.norm(dim=1, keepdim=True), lengths))
+            codes = competing(split.written[site] - mean, drawn / drawn.norm(dim=1, keepdim=True), lengths)
+            found.append(Encoded(codes, codes.values))
     return made
 
 

@@ -113,17 +113,6 @@ def test_documents_shorter_than_a_sequence_and_without_text_keep_their_places():
     assert np.diff(found.indptr)[[0, 4, 5, 7, 8, 9]].tolist() == [0] * 6  # an end of text means nothing
 
 
-def test_a_concept_has_the_tokens_that_have_it(corpus):
-    labels = label(Toy(), corpus.eval, corpus.documents.__getitem__)
-    indptr, tokens = labels.by_concept
-    matrix = dense(labels)
-    assert len(indptr) == len(CONCEPTS) + 1
-    assert indptr[-1] == len(tokens) == len(labels.held)
-    for place in range(len(CONCEPTS)):
-        np.testing.assert_array_equal(labels.tokens_of(place), np.flatnonzero(matrix[:, place]))
-    assert len(labels.tokens_of(3)) == 0
-
-
 def test_labels_come_back_as_they_were_saved(corpus, tmp_path):
     labels = label(Toy(), corpus.dev, corpus.documents.__getitem__)
     for name in ("labels.npz", "labels"):

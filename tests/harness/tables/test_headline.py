@@ -32,6 +32,7 @@ def of(loss: float, units: float) -> dict[str, float]:
     return {SPLICED: loss, "kept/l0": units}
 
 
+FROZEN = "dense+topk[frozen=decoder]"
 ROWS = (
     row("pools", of(2.1, 2.0)),
     row("unigram", {NATIVE: 4.0}, "reference"),
@@ -41,6 +42,7 @@ ROWS = (
     row("dense-relu", of(1.9, 40.0)),
     row("dense", of(2.0, 50.0)),
     row("peer[untrained=true]", of(0.1, 0.1), unmatched="an untrained control"),
+    row(FROZEN, of(0.3, 0.3)),
     row("dense[variant=half]", of(0.2, 0.2), unmatched="it gets 0.5 of the budget"),
 )
 
@@ -51,7 +53,7 @@ def test_rows_stand_by_road_and_both_accountings_apart_the_lowest_loss_first() -
         ("post-hoc, equal total", ["dense+topk"]),
         ("post-hoc, same subject", ["dense+topk[on_top=true]"]),
         ("built-in", ["peer", "pools"]),
-        ("apart: controls, and rows with another budget", ["peer[untrained=true]", "dense[variant=half]"]),
+        ("apart: controls, and rows with another budget", ["peer[untrained=true]", "dense[variant=half]", FROZEN]),
         ("references", ["unigram"]),
     ]
 

@@ -139,6 +139,7 @@ def test_one_unit_a_concept_is_the_best_there_is(corpus: Corpus, labels: dict[st
     assert found["pure"] == pytest.approx(1)
     assert found["needed"] == pytest.approx(1)
     assert found["coverage_permuted"] < 0.35
+    assert found["pure_permuted"] < 0.2
     assert found["coverage_random"] < 0.6
 
 
@@ -171,7 +172,7 @@ def test_the_numbers_of_units_do_not_matter(corpus: Corpus, labels: dict[str, La
     )
     one = figures(told(corpus, labels, mixed), corpus, labels, units=20)
     other = figures(told(corpus, labels, mixed[generator.permutation(40)]), corpus, labels, units=20)
-    for name in ("coverage", "coverage_permuted", "pure", "needed", "probe_f1", "bag_auroc", "coverage_layer_0"):
+    for name in ("coverage", "coverage_permuted", "pure", "found", "probe_f1", "bag_auroc", "coverage_layer_0"):
         assert other[name] == pytest.approx(one[name], abs=1e-6), name
 
 

@@ -33,6 +33,8 @@ def test_the_expected_best_is_the_mean_over_all_draws(seed: int, units: int, dra
     draws = list(itertools.combinations(range(units), drawn))
     each = [[scored[max(draw, key=lambda unit: chosen[unit, c]), c] for c in range(3)] for draw in draws]
     assert np.allclose(found, np.mean(each, 0), atol=1e-6)
+    reached = expected_best(detection(chosen, scored), np.arange(units), drawn, least=0.6)
+    assert np.allclose(reached, np.mean(np.array(each) >= 0.6, 0), atol=1e-6)
 
 
 def test_more_units_than_there_are_cannot_be_drawn():
