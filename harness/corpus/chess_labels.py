@@ -59,6 +59,7 @@ class ChessLabeller:
     """A game is replayed once; its positions are looked at once each, however many tokens have them."""
 
     concepts = CONCEPTS
+    from_beginning = True  # a move says little of the board that it was played on
 
     def held(self, document: Document, ends: Integers) -> tuple[Integers, Integers]:
         sans = [document.text[mark:].split(maxsplit=1)[0] for mark in document.marks]

@@ -37,6 +37,7 @@ _POSSIBLE = np.array([possible for _, possible in _ALL])
 
 class OthelloLabeller:
     concepts = CONCEPTS
+    from_beginning = True  # no half-move says what board it was played on
 
     def held(self, document: Document, ends: Integers) -> tuple[Integers, Integers]:
         game = replay(document.text)

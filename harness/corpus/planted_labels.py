@@ -20,6 +20,8 @@ class PlantedLabels:
     two), `topic`, `agreement` (plural, past), `depth` (at least so many brackets are open), `bracket` (type of the
     innermost), `counter` (its value)."""
 
+    from_beginning = True  # concepts hold for long and the counter for ever; as a document is a sequence, none is cut
+
     def __init__(self, grammar: Grammar) -> None:
         self.grammar = grammar
         self.concepts = _concepts(grammar.language)

@@ -6,6 +6,9 @@ brackets and quotes need not match:
 - a closing bracket closes the last open one of its kind and those opened after that; one that has none is passed over;
 - a straight double quote opens or closes by turns;
 - a blank line closes every bracket and quote, so that one that nobody closed does not stay open for the rest.
+
+A document that a sequence cuts keeps its labels: words, addresses and lines are told by what stands near, and a bracket
+or quote that opened before the cut, which the sequence does not show, is rare beside those that it shows.
 """
 
 from __future__ import annotations
@@ -56,6 +59,8 @@ class Reader:
 
 class TextLabeller:
     """Labels of any text, one concept a domain, and `more` labels of the domains that it names."""
+
+    from_beginning = False
 
     def __init__(self, domains: tuple[str, ...], more: Mapping[str, Reader] | None = None) -> None:
         self._more = {domain: reader for domain, reader in (more or {}).items() if domain in domains}

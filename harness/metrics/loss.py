@@ -48,11 +48,13 @@ def measure(evaluation: Evaluation, options: Options) -> list[Measurement]:
     The last three are for grafted dictionaries alone: 0, 1 and 1 by construction where the units are the model.
 
     Where the corpus knows its own probabilities: above_floor, spliced_above_floor, the bits per token that the model
-    and the spliced model lose beyond what no reader can do without.
+    and the spliced model lose beyond what no reader can do without. Model and floor are on the same targets: not those
+    of a game that began before the sequence, whose board no reader of the sequence can know.
     """
     system, variants = evaluation.system, _variants(evaluation)
     nats = {name: evaluation.document_sums() for name in variants}
     kl, n_bytes, n_tokens = (evaluation.document_sums() for _ in range(3))
+    above: dict[str, list[Tensor]] = {"native": [], "spliced": []}  # nats of every target, by batch
     for batch in evaluation.batches():
         document = batch.document[:, 1:].reshape(-1)
         targets = batch.input_ids[:, 1:].reshape(-1)
@@ -61,7 +63,10 @@ def measure(evaluation: Evaluation, options: Options) -> list[Measurement]:
             with torch.no_grad(), running():
                 logits = system.model(batch.input_ids, use_cache=False).logits[:, :-1]
             log_p = logits.float().log_softmax(-1).flatten(0, 1)  # [targets, vocabulary]
-            evaluation.by_document(document, -log_p.gather(1, targets[:, None])[:, 0], nats[name])
+            lost = -log_p.gather(1, targets[:, None])[:, 0]
+            evaluation.by_document(document, lost, nats[name])
+            if name in above:
+                above[name].append(lost.cpu())
             if name == "native":
                 native_log_p = log_p
             elif name == "spliced":
@@ -81,9 +86,8 @@ def measure(evaluation: Evaluation, options: Options) -> list[Measurement]:
         found.append(_ratio("loss/spliced_kl", kl, n_tokens, "nat/token", "lower", evaluation))
     for name, without, with_ in shares:
         found.append(_share(name, nats[without], nats[with_], native, evaluation.resamples))
-    found += _above_floor(native, nats["spliced"], n_tokens, evaluation)
-    saw = f"{int(n_tokens.sum()):,} targets in {evaluation.sequences_read():,} sequences"
-    found = [replace(measured, saw=saw) for measured in found]
+    saw = seen(int(n_tokens.sum()), int(n_tokens.sum()), evaluation.sequences_read())
+    found = [replace(measured, saw=saw) for measured in found] + _above_floor(above, evaluation)
     if system.native:
         found += not_applicable(["loss/spliced_kl", "loss/recovered", "loss/recovered_mean"], VERSION, BY_CONSTRUCTION)
     return found
@@ -132,21 +136,36 @@ def _ratio(
     return Measurement(name, value, unit, direction, VERSION, replicates, "documents")
 
 
-def _above_floor(native: Tensor, spliced: Tensor, n_tokens: Tensor, evaluation: Evaluation) -> list[Measurement]:
-    """What is lost beyond the floor, from nats by document; nothing where the corpus has none."""
+def seen(reached: int, targets: int, sequences: int) -> str:
+    """What figures were measured on: of a floor, the targets at which it can be reached."""
+    whole = f"{targets:,} targets in {sequences:,} sequences"
+    return whole if reached == targets else f"{reached:,} of {whole}: those of documents that begin in their sequence"
+
+
+def _above_floor(lost: dict[str, list[Tensor]], evaluation: Evaluation) -> list[Measurement]:
+    """What is lost beyond the floor where it can be reached, from nats of every target by batch; nothing where the
+    corpus has no floor."""
     known = None if evaluation.floor is None else evaluation.floor(evaluation.sequences_read())
     if known is None:
         return []
-    floor, start = evaluation.document_sums(), 0
-    for batch in evaluation.batches():
-        here = torch.from_numpy(known[start : start + len(batch.input_ids), 1:])
-        evaluation.by_document(batch.document[:, 1:].reshape(-1), -here.reshape(-1), floor)
-        start += len(batch.input_ids)
-    per_bit = 1 / math.log(2)
-    return [
-        _ratio(f"loss/{name}", (sums - floor) * per_bit, n_tokens, "bit/token", "lower", evaluation)
-        for name, sums in (("above_floor", native), ("spliced_above_floor", spliced))
-    ]
+    least = torch.from_numpy(known)[:, 1:]
+    reached = ~least.isnan()
+    sums = {name: evaluation.document_sums() for name in ("floor", "targets", *lost)}
+    start = 0
+    for number, batch in enumerate(evaluation.batches()):
+        rows = slice(start, start + len(batch.input_ids))
+        here = reached[rows].reshape(-1)
+        values = {"floor": -least[rows].reshape(-1), "targets": torch.ones(len(here))}
+        values |= {name: batches[number] for name, batches in lost.items()}
+        for name, of_targets in values.items():
+            evaluation.by_document(batch.document[:, 1:].reshape(-1), of_targets.masked_fill(~here, 0), sums[name])
+        start = rows.stop
+    per_bit, saw = 1 / math.log(2), seen(int(reached.sum()), reached.numel(), len(reached))
+    found = []
+    for name, called in (("native", "above_floor"), ("spliced", "spliced_above_floor")):
+        bits = (sums[name] - sums["floor"]) * per_bit
+        found.append(_ratio(f"loss/{called}", bits, sums["targets"], "bit/token", "lower", evaluation))
+    return [replace(one, saw=saw) for one in found]
 
 
 def _share(name: str, without: Tensor, partly: Tensor, native: Tensor, resamples: int) -> Measurement:

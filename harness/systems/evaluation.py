@@ -31,7 +31,8 @@ class Evaluation:
     sequences: how many evaluation sequences losses are computed on. codes_sequences: how many of them (the first) have
     stored codes. `load_codes(site)` reads what the codes stage stored. tokenizer: the corpus's; `document(row)` a
     document by its number in `documents`; None only in tests of metrics that show no text. `floor(sequences)`: ln P of
-    every token of the first evaluation sequences `[sequences, length]`, or None where the corpus does not know it.
+    every token of the first evaluation sequences `[sequences, length]`, NaN where no reader of the sequence can reach
+    it (harness/corpus/floor.py), or None where the corpus does not know it.
     `load_labels("dev" | "eval")`: which concepts hold on the tokens that have codes, and on as many of dev; only for a
     metric that says that it reads them.
     """

@@ -46,14 +46,15 @@ def produce(name: str, corpus: Corpus, text: CorpusConfig, config: EvaluationCon
     def by_document(values: torch.Tensor) -> torch.Tensor:
         return torch.zeros(len(ids), dtype=torch.float64).index_add_(0, rows, values.reshape(-1).double())
 
-    targets_read = batch.n_bytes[:, targets].numel()
+    nats = -torch.as_tensor(log_p[:total])[:, targets]
+    reached = ~nats.isnan()  # the floor is out of reach where a document was cut
     measured = loss.summaries(
-        by_document(-torch.as_tensor(log_p[:total])[:, targets]),
-        by_document(batch.n_bytes[:, targets]),
-        by_document(torch.ones_like(batch.n_bytes[:, targets])),
+        by_document(nats.masked_fill(~reached, 0)),
+        by_document(batch.n_bytes[:, targets] * reached),
+        by_document(reached),
         config.resamples,
     )
-    saw = f"{targets_read:,} targets in {total:,} sequences"
+    saw = loss.seen(int(reached.sum()), reached.numel(), total)
     save_measurements(work, [replace(one, saw=saw) for one in measured], {})
 
 

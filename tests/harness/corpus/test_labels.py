@@ -4,7 +4,7 @@ import scipy.sparse
 
 from harness.corpus import Document, quiet
 from harness.corpus.build import build, load
-from harness.corpus.labels import Concept, Labels, label
+from harness.corpus.labels import Concept, Labels, begun, label
 from harness.corpus.packing import pack
 from harness.corpus.tokenizer import train_tokenizer
 
@@ -34,12 +34,19 @@ class Toy:
     """Labels that depend on every byte, given in a scrambled order."""
 
     concepts = CONCEPTS
+    from_beginning = False
 
     def held(self, document, ends):
         assert (np.diff(ends) > 0).all()
         token, concept = np.nonzero([holds(document, end) for end in ends.tolist()])
         order = np.random.default_rng(len(ends)).permutation(len(token))
         return token[order], concept[order]
+
+
+class Board(Toy):
+    """Known only to who has read the document from its beginning."""
+
+    from_beginning = True
 
 
 class Split:
@@ -91,6 +98,27 @@ def test_every_token_has_the_labels_of_the_bytes_read_so_far_across_sequences(wh
     assert found.held.dtype == np.int32
     assert wanted[:, [0, 1, 4]].any(axis=0).all()
     assert which == "corpus" or wanted[:, 2].any()
+    assert found.known.all()
+
+
+def test_a_board_is_known_where_the_sequence_shows_the_beginning_and_elsewhere_nothing_is_said(byte_corpus):
+    split, document = byte_corpus.eval, byte_corpus.documents.__getitem__
+    found, all_of_it = (label(labeller, split, document) for labeller in (Board(), Toy()))
+    for sequence, (documents, n_bytes) in enumerate(
+        zip(split.column("document").tolist(), split.column("n_bytes").tolist(), strict=True)
+    ):
+        shown = {row for row, size in zip(documents, n_bytes, strict=True) if size == 0}  # an end of text begins one
+        for place, row in enumerate(documents):
+            assert found.known[sequence * split.length + place] == (row in shown)
+    np.testing.assert_array_equal(dense(found), dense(all_of_it) & found.known[:, None])
+    assert 0 < found.known.sum() < found.n_tokens
+
+
+def test_a_document_that_fills_a_sequence_to_its_end_cuts_nothing():
+    documents = np.array([[7, 7, 8], [8, 8, 9], [9, 9, 9], [9, 9, 9], [10, 10, 11]])
+    wanted = [[1, 1, 1], [0, 0, 1], [0, 0, 0], [0, 0, 0], [1, 1, 1]]
+    np.testing.assert_array_equal(begun(documents), np.array(wanted, bool))
+    assert begun(documents[:0]).shape == (0, 3)
 
 
 def test_the_first_sequences_have_the_labels_that_they_have_in_the_whole_split(corpus):
@@ -114,11 +142,12 @@ def test_documents_shorter_than_a_sequence_and_without_text_keep_their_places():
 
 
 def test_labels_come_back_as_they_were_saved(corpus, tmp_path):
-    labels = label(Toy(), corpus.dev, corpus.documents.__getitem__)
+    labels = label(Board(), corpus.dev, corpus.documents.__getitem__)
     for name in ("labels.npz", "labels"):
         labels.save(tmp_path / name)
         again = Labels.load(tmp_path / name)
         assert again.concepts == CONCEPTS
         np.testing.assert_array_equal(again.indptr, labels.indptr)
         np.testing.assert_array_equal(again.held, labels.held)
+        np.testing.assert_array_equal(again.known, labels.known)
         assert (again.indptr.dtype, again.held.dtype) == (np.int64, np.int32)

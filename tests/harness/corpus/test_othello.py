@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from harness.base.errors import HarnessError
-from harness.corpus import quiet
+from harness.corpus import floor, quiet
 from harness.corpus.build import build, load
 from harness.corpus.labels import label
 from harness.corpus.othello import PASS, RULES, SQUARES, OthelloCorpus, legal_after, random_games, replay
@@ -155,8 +155,36 @@ def test_a_token_is_a_half_move_and_its_labels_lie_on_it(tmp_path):
         held = set(labels.held[labels.indptr[token] : labels.indptr[token + 1]].tolist())
         if following in SQUARES and held:  # what comes was legal
             assert place[f"legal {RULES.name(SQUARES.index(following))}"] in held
-        elif following == PASS:
+        elif following == PASS and held:
             assert place["pass"] in held
+
+
+def test_games_that_a_sequence_cuts_have_neither_labels_nor_a_floor(tmp_path):
+    config = OthelloCorpus(bytes_per_domain=20_000, sequence_length=48)
+    build(config, tmp_path)
+    corpus = load(tmp_path)
+    split, documents = corpus.eval, corpus.documents.__getitem__
+    labels = label(config.labeller(corpus.info.domains), split, documents)
+    least = floor.log_probabilities(config, split, documents, len(split))
+    ids, rows = split.column("input_ids"), split.column("document")
+    for sequence in range(len(split)):
+        read = None  # half-moves of the game that the sequence shows so far; None: it does not show the beginning
+        for place in range(split.length):
+            ends = ids[sequence, place] == corpus.info.end_of_text
+            game = documents(rows[sequence, place]).text
+            if place == 0:
+                pass  # nothing was read that it could be told from
+            elif read is None:
+                assert np.isnan(least[sequence, place])
+            elif ends:
+                assert least[sequence, place] == 0
+            else:
+                assert least[sequence, place] == pytest.approx(-np.log(legal_after(game)[read].sum()))
+            read = 0 if ends else None if read is None else read + 1
+            token = sequence * split.length + place
+            assert labels.known[token] == (read is not None)
+            assert (labels.indptr[token + 1] > labels.indptr[token]) == (read is not None and read > 0)
+    assert 0.1 < np.isnan(least).mean() < 0.9
 
 
 def test_only_whole_games_are_repeats():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +70,36 @@ def test_cross_entropy_and_bits_per_byte_are_those_of_the_model() -> None:
     assert found["loss/cross_entropy"] == pytest.approx(nats / (8 * 23), rel=1e-6)
     assert found["loss/bits_per_byte"] == pytest.approx(nats / math.log(2) / (8 * 23 * 2), rel=1e-6)
     assert found["loss/perplexity"] == pytest.approx(math.exp(nats / (8 * 23)), rel=1e-6)
+
+
+def test_what_is_lost_beyond_the_floor_is_counted_where_the_floor_can_be_reached() -> None:
+    system = grafted("topk", dtype=torch.float32)
+    least = -np.random.default_rng(0).random((8, 24))
+    asked = evaluation(system)
+    asked.floor = lambda sequences: least[:sequences]
+    everywhere = {m.name: m for m in loss.measure(asked, loss.Options())}
+    nats = -least[:, 1:].mean()
+    assert everywhere["loss/above_floor"].saw == everywhere["loss/cross_entropy"].saw == "184 targets in 8 sequences"
+    assert everywhere["loss/above_floor"].value == pytest.approx(
+        (everywhere["loss/cross_entropy"].value - nats) / math.log(2), rel=1e-6
+    )
+
+    cut = least.copy()
+    cut[2:5, :10] = np.nan  # as where a game began before the sequence
+    asked.floor = lambda sequences: cut[:sequences]
+    partly = {m.name: m for m in loss.measure(asked, loss.Options())}
+    ids = Split(0).all.input_ids
+    edits = dict.fromkeys(system.sites, lambda codes: codes)
+    for name, running in (("", nullcontext()), ("spliced_", system.running(edits, error="drop"))):
+        with torch.no_grad(), running:
+            log_p = system.model(ids).logits[:, :-1].log_softmax(-1).gather(2, ids[:, 1:, None])[..., 0].numpy()
+        bits = np.nanmean(cut[:, 1:] - log_p) / math.log(2)
+        assert partly[f"loss/{name}above_floor"].value == pytest.approx(bits, rel=1e-5)
+    assert partly["loss/above_floor"].saw == (
+        "157 of 184 targets in 8 sequences: those of documents that begin in their sequence"
+    )
+    assert partly["loss/cross_entropy"].value == everywhere["loss/cross_entropy"].value
+    assert partly["loss/cross_entropy"].saw == everywhere["loss/cross_entropy"].saw
 
 
 def test_the_figures_do_not_depend_on_the_batch_size_beyond_rounding() -> None:

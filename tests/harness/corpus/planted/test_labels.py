@@ -111,6 +111,7 @@ def test_labels_line_up_with_the_packed_tokens(corpus: Corpus, labels: PlantedLa
     found = label(CONFIG.labeller(corpus.info.domains), corpus.eval, corpus.documents.__getitem__, 3)
     names = [concept.name for concept in found.concepts]
     assert found.n_tokens == 3 * 64
+    assert found.known.all()
     for sequence, token in ((0, 0), (0, 1), (1, 40), (2, 63)):
         document = corpus.documents[int(corpus.eval.column("document")[sequence, 0])]
         place = sequence * 64 + token
@@ -124,6 +125,7 @@ def test_the_floor_lines_up_with_the_packed_tokens(corpus: Corpus):
     assert found.shape == (2, 64)
     document = corpus.documents[int(corpus.eval.column("document")[1, 0])]
     assert found[1, 0] == 0
+    assert np.isfinite(found).all()  # a document is a sequence: none is cut
     assert np.allclose(found[1, 1:], CONFIG.log_probabilities(document.text))
 
 

@@ -31,7 +31,8 @@ def codes_of(values: np.ndarray) -> Codes:
 def labels_of(truth: np.ndarray) -> Labels:
     _, concept = truth.nonzero()
     indptr = np.concatenate([[0], np.cumsum(truth.sum(1))])
-    return Labels(tuple(Concept(f"c{i}", "kind") for i in range(truth.shape[1])), indptr, concept.astype(np.int32))
+    concepts = tuple(Concept(f"c{i}", "kind") for i in range(truth.shape[1]))
+    return Labels(concepts, indptr, concept.astype(np.int32), np.ones(len(truth), bool))
 
 
 def asked_of(dev: np.ndarray, evaluation: np.ndarray, least: int = 5) -> Asked:
