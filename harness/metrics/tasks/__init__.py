@@ -3,7 +3,8 @@
 Local tasks need no network: bits per byte of whole documents by domain, the next word of a passage among four, a
 grammatical sentence against an ungrammatical one, a legal chess move among four (the *.yaml beside this file;
 `examples.py` makes the examples from the run's own evaluation documents). Any task of lm-eval's own can be named where
-there is network. `harness lm-eval` gives a saved model to lm-eval's command line; the scores are the
+there is network. Of Othello every legal move is known, so it needs neither examples nor lm-eval (`othello_legal.py`).
+`harness lm-eval` gives a saved model to lm-eval's command line; the scores are the
 same to the last digit.
 """
 
@@ -26,7 +27,7 @@ from pydantic import Field, computed_field, field_validator
 from harness.base.errors import BadInput, HarnessError
 from harness.base.settings import Strict
 from harness.metrics.metric import register
-from harness.metrics.tasks import examples
+from harness.metrics.tasks import examples, othello_legal
 from harness.systems.evaluation import Evaluation
 from harness.tables.measurement import Measurement
 from harness.tables.statistics import document_bootstrap, unit_bootstrap
@@ -85,12 +86,15 @@ def measure(evaluation: Evaluation, options: Options) -> list[Measurement]:
     data.mkdir(exist_ok=True)
     documents = {int(row): evaluation.document(int(row)) for row in evaluation.documents}
     names = examples.write(documents, data, options.limit, options.seed)
+    games = othello_legal.games_of(documents)
     with local_tasks(data, names) as folder:
         found = _scores(evaluation, options, names, folder, "")
+        found += othello_legal.scores(evaluation, games, VERSION, "")
         if options.spliced and not evaluation.system.native:
             edits = dict.fromkeys(evaluation.system.sites, _unchanged)
             with evaluation.system.running(edits, error="drop"):
                 found += _scores(evaluation, options, names, folder, "_spliced")
+                found += othello_legal.scores(evaluation, games, VERSION, "_spliced")
     return found
 
 

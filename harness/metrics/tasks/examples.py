@@ -48,12 +48,12 @@ def write(documents: dict[int, Document], folder: Path, limit: int, seed: int) -
     """The files of every task that these documents can feed, at most `limit` examples in each; names of the files,
     without suffix. documents: by row number, held-out."""
     rng = np.random.default_rng(seed)
-    prose = {row: d for row, d in documents.items() if d.domain != "chess"}
     games = {row: d for row, d in documents.items() if d.domain == "chess"}
+    prose = {row: d for row, d in documents.items() if d.domain not in ("chess", "othello6")}
     files: dict[str, Sequence[Question | Passage]] = {
         "cloze": cloze(prose, limit, rng),
         "chess_legal": chess_legal(games, limit, rng),
-        "minimal_pairs": minimal_pairs(limit, rng),
+        "minimal_pairs": minimal_pairs(limit, rng) if prose or games else [],  # Othello has no words at all
     }
     for domain in sorted({d.domain for d in documents.values()}):
         texts = [Passage(row, d.text) for row, d in documents.items() if d.domain == domain]

@@ -18,6 +18,7 @@ from harness.base.settings import validated
 from harness.corpus import Corpus
 from harness.corpus.build import build, load
 from harness.corpus.chess import ChessCorpus
+from harness.corpus.othello import OthelloCorpus, legal_after
 from harness.metrics import tasks
 from harness.systems.cost import Cost
 from harness.systems.evaluation import Evaluation
@@ -74,6 +75,20 @@ def test_a_uniform_model_pays_log_of_the_vocabulary_a_token_and_guesses(corpus: 
     for name, chance in (("tasks/chess_legal", 1 / 4), ("tasks/minimal_pairs", 1 / 2)):
         assert abs(found[name].value - chance) < 3 * math.sqrt(chance * (1 - chance) / 200)
         assert found[name].replicates.std() > 0  # pyright: ignore
+
+
+def test_othello_is_asked_its_legal_moves_and_no_words(tmp_path: Path) -> None:
+    build(OthelloCorpus(bytes_per_domain=20_000, sequence_length=LENGTH), tmp_path / "corpus", lambda *_, **__: None)
+    games = load(tmp_path / "corpus")
+    found = {m.name: m for m in tasks.measure(evaluation(games, tmp_path / "a", uniform=True), tasks.Options(limit=10))}
+    assert list(found) == ["tasks/bits_per_byte_othello6", "tasks/othello_legal", "tasks/othello_legal_mass"]
+    ways: list[int] = []
+    for documents, n_bytes in zip(games.eval.column("document"), games.eval.column("n_bytes"), strict=True):
+        for row in set(documents[n_bytes == 0].tolist()):
+            legal = legal_after(games.documents[row].text)[: int((documents == row).sum())].sum(1)
+            ways += legal[legal > 0].tolist()
+    assert found["tasks/othello_legal_mass"].value == pytest.approx(sum(ways) / len(ways) / 257, rel=1e-5)
+    assert found["tasks/othello_legal_mass"].saw == f"{len(ways):,} half-moves of games that begin in their sequence"
 
 
 def test_a_documents_bits_are_the_models_own_cross_entropy_after_one_end_of_text(
