@@ -6,7 +6,8 @@ of 257 a token is a half-move. Games are put together by end of text, which foll
 
 Every legal move is equally likely, so the exact distribution of each token is known (`legal_after`), and with it the
 least loss that there is: the mean logarithm of the number of legal moves. Who sees a game from its middle, as in a
-packed sequence that a game crosses, cannot reach it: with sequences of 128 that is one token in eight.
+packed sequence that a game crosses, cannot reach it: with sequences of 128 that is one token in eight, and they count
+neither in the floor nor in what is lost above it (`floor.py`).
 
 What holds of the splits: games are independent; a game is left out if one before it was the same to the end, so no
 whole game of eval is in train. Beginnings are shared, as they must be: 4 first moves are one and the same by symmetry.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from harness.base.row_name import RowName
 from harness.tables.cells import title
 from harness.tables.roads import is_control
 from harness.tables.splice import NATIVE, SPLICED
@@ -13,6 +14,9 @@ CARRIED = 0.8  # of what its layers do that a row's units must carry, or the tab
 # How the note of a row begins whose candidates were tried in an order, and that took the first or the last of them.
 AT_AN_END = "chosen at an end of what was tried"
 SCORED = 0.8  # of a row's live units that must have been scored
+PROBE = "concepts/probe_f1"
+BOARD = "concepts/probe_f1_square"  # of concepts that only the labels of board games have
+EMERGED = 0.05  # by so much F1 a probe must do better than on the untrained row, and by more than their intervals
 FLOOR = "floor"  # the reference that knows the text's own probabilities, and counts nothing (harness/corpus/floor.py)
 
 
@@ -49,7 +53,7 @@ def warnings(table: Table) -> list[str]:
         said += [f"{title(table, metric)} is missing for {_names(of)}: {why}." for why, of in reasons.items()]
     if table.provenance.dirty:
         said.append("Made from a tree with uncommitted changes.")
-    return [*said, *_carried(table), *_left_out(table)]
+    return [*said, *_no_board(table), *_carried(table), *_left_out(table)]
 
 
 def _counting(table: Table) -> Iterator[str]:
@@ -63,6 +67,48 @@ def _counting(table: Table) -> Iterator[str]:
     if beaten := [row for row in rows if row.metrics[SPLICED].value > loss]:
         which = "every row" if len(beaten) == len(rows) else _names(beaten)
         yield f"`{best.system}`, which only counts tokens, loses less ({loss:.3f} bits per byte) than {which}."
+
+
+def _no_board(table: Table) -> Iterator[str]:
+    """Rows of which nothing follows from what their units do not know: their subject does not know the board either."""
+    untrained = [row for row in table.rows if PROBE in row.metrics and _is_untrained(row)]
+    without: dict[str, list[str]] = {}  # by untrained row
+    for row in table.rows:
+        other = _alike(row, untrained)
+        if BOARD not in row.metrics or PROBE not in row.metrics or other is None or _is_untrained(row):
+            continue
+        here, there = row.metrics[PROBE], other.metrics[PROBE]
+        apart = here.low is None or there.high is None or here.low > there.high
+        if not (apart and here.value - there.value >= EMERGED):
+            against = f"F1 {there.value:.3f} in `{other.system}`"
+            without.setdefault(against, []).append(f"`{row.system}` ({here.value:.3f})")
+    for against, rows in without.items():
+        yield (
+            f"Board tracking has not emerged in {', '.join(rows)}: the full linear probe reaches {against}, and clear "
+            f"would be {EMERGED} more with intervals apart. So nothing follows from what units do not know there."
+        )
+
+
+def _is_untrained(row: Row) -> bool:
+    return bool(RowName.of(row.system).subject.settings.get("untrained"))
+
+
+def _alike(row: Row, untrained: Sequence[Row]) -> Row | None:
+    """The untrained row that a row's probe is held against: of the same kind and read at the same point; of those with
+    the same subject and dictionary, else with the same subject, else of all, the one with the best probe."""
+    name = RowName.of(row.system)
+
+    def distance(other: Row) -> tuple[bool, bool, float]:
+        its = RowName.of(other.system)
+        dictionaries = [one.dictionary.name if one.dictionary else "" for one in (name, its)]
+        return (its.subject.name != name.subject.name, len(set(dictionaries)) > 1, -other.metrics[PROBE].value)
+
+    candidates = [other for other in untrained if other.kind == row.kind and _point(other) == _point(row)]
+    return min(candidates, key=distance, default=None)
+
+
+def _point(row: Row) -> object:
+    return RowName.of(row.system).last.settings.get("point")
 
 
 def _carried(table: Table) -> Iterator[str]:

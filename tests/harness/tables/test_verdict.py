@@ -44,6 +44,52 @@ def test_units_that_carry_little_are_said_to() -> None:
     assert line.startswith("The units of `pools` carry 6% of what its layers do")
 
 
+def boards(spread: float = 0.02, **probes: float) -> list[str]:
+    """What is said of boards where rows have probes with these F1, and intervals of so much of it to either side. Of a
+    name, `_untrained`, `_topk` and `_deep` are settings and a dictionary."""
+    results = []
+    for name, value in probes.items():
+        system = name.replace("_untrained", "[untrained=true]").replace("_topk", "+topk").replace("_deep", "[point=x]")
+        around = [value * (1 - spread + 2 * spread * i / 99) for i in range(100)] if spread else None
+        measured = [
+            Measurement(f"concepts/{figure}", value, "F1", "none", 1, around, "documents")  # pyright: ignore
+            for figure in ("probe_f1", "probe_f1_square")
+        ]
+        kind = "dictionary" if "+" in system else "subject"
+        results.append(SeedResult(system, kind, 0, measured, RowProvenance()))
+    return [line for line in warnings(build("mine", results, provenance(), None)) if line.startswith("Board")]
+
+
+def test_a_row_whose_probe_is_not_clearly_above_the_untrained_one_has_no_board() -> None:
+    (line,) = boards(dense=0.9, peer=0.43, monet=0.39, dense_untrained=0.4)
+    assert line == (
+        "Board tracking has not emerged in `peer` (0.430), `monet` (0.390): the full linear probe reaches F1 0.400 in "
+        "`dense[untrained=true]`, and clear would be 0.05 more with intervals apart. So nothing follows from what "
+        "units do not know there."
+    )
+    assert boards(dense=0.46, dense_untrained=0.4) == []  # 0.451 to 0.469 against 0.392 to 0.408
+    assert len(boards(dense=0.44, dense_untrained=0.4, spread=0.01)) == 1  # apart, by less than is clear
+    assert len(boards(dense=0.60, dense_untrained=0.5, spread=0.1)) == 1  # by more, and the intervals meet
+    assert boards(dense=0.60, dense_untrained=0.5, spread=0) == []
+    assert len(boards(dense=0.44, dense_untrained=0.4, spread=0)) == 1
+
+
+def test_a_probe_is_held_against_the_untrained_row_most_like_it() -> None:
+    rows = {"peer": 0.5, "peer_untrained": 0.3, "dense_untrained": 0.48, "dense_topk": 0.5}
+    assert boards(**rows) == []  # no untrained row with a dictionary to hold that one against
+    (line,) = boards(**rows, monet=0.5)
+    assert "in `monet` (0.500): the full linear probe reaches F1 0.480 in `dense[untrained=true]`" in line  # the best
+    (line,) = boards(**rows, dense_untrained_topk=0.49)
+    assert "in `dense+topk` (0.500): the full linear probe reaches F1 0.490 in `dense[untrained=true]+topk`" in line
+    assert boards(**rows, dense_untrained_topk_deep=0.49) == []  # a probe elsewhere is another probe
+
+
+def test_tables_without_a_board_or_an_untrained_row_say_nothing_of_it() -> None:
+    assert boards(dense=0.4, peer=0.4) == []
+    same = {"concepts/probe_f1": 0.4, "concepts/probe_f1_topic": 0.4}
+    assert not any("Board" in line for line in warnings(table(dense=same, denseUNTRAINED=same)))
+
+
 def test_units_that_were_not_scored_are_said_to_be_left_out() -> None:
     *_, line = warnings(table(peer={"autointerp/scored_share": 0.2}, dense={"autointerp/scored_share": 0.95}))
     assert line.startswith("Of the live units of `peer`, 80% fire too rarely")
