@@ -18,7 +18,8 @@ from kernels.threads import jit, parallel
 Matrix = NDArray[np.float32]
 
 SURE = 0.95  # precision of a unit that counts as evidence by itself
-LEAST = 10  # firings that a precision is taken from
+LEAST = 10  # firings that a precision is taken from, and from which a unit lives
+DOCUMENTS = 3  # in which a unit must have fired, since what holds all through one document makes any unit of it sure
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Detection:
     """All `[units, concepts]` float32, of the sign that did better on dev. chosen: F1 on dev, with the threshold that
     makes it largest. scored: F1 of the same threshold on eval. detector: 2·unit, plus 1 where the negative sign did
     better. threshold: what the detector must reach. sure: the least value at which its dev precision reaches `SURE`,
-    over `LEAST` firings or more; infinite where none does."""
+    over `LEAST` firings or more in `DOCUMENTS` documents or more; infinite where none does."""
 
     chosen: Matrix
     scored: Matrix
@@ -47,7 +48,7 @@ def detect(dev: Activity, dev_held: Held, evaluation: Activity, held: Held) -> D
     sure = np.full((detectors, concepts), np.inf, np.float32)
     parallel(
         _sweep, detectors, dev.indptr, dev.tokens, dev.values, dev_held.indptr, dev_held.concepts, dev_held.positives(),
-        SURE, LEAST, chosen, threshold, sure,
+        dev_held.document, SURE, LEAST, DOCUMENTS, chosen, threshold, sure,
     )  # fmt: skip
     scored = score(evaluation, held, threshold)
     negative = chosen[1::2] > chosen[::2]
@@ -74,15 +75,23 @@ def score(activity: Activity, held: Held, threshold: Matrix) -> Matrix:
 
 
 @jit
-def _sweep(indptr, tokens, values, held_indptr, held, positives, precision, least, best, threshold, sure, start, stop):
+def _sweep(
+    indptr, tokens, values, held_indptr, held, positives, document, precision, least, documents, best, threshold, sure,
+    start, stop,
+):  # fmt: skip
     counts = np.zeros(len(positives), np.int64)
+    last_seen_by = np.full(document.max() + 1, -1)
     for detector in range(start, stop):
         counts[:] = 0
+        spread = 0
         first, last = indptr[detector], indptr[detector + 1]
         here = first
         while here < last:
             value, after = values[here], here
             while after < last and values[after] == value:  # a threshold takes all equal values or none
+                if last_seen_by[document[tokens[after]]] != detector:
+                    last_seen_by[document[tokens[after]]] = detector
+                    spread += 1
                 for place in range(held_indptr[tokens[after]], held_indptr[tokens[after] + 1]):
                     counts[held[place]] += 1
                 after += 1
@@ -94,7 +103,7 @@ def _sweep(indptr, tokens, values, held_indptr, held, positives, precision, leas
                     if f1 > best[detector, concept]:
                         best[detector, concept] = f1
                         threshold[detector, concept] = value
-                    if predicted >= least and counts[concept] >= precision * predicted:
+                    if predicted >= least and spread >= documents and counts[concept] >= precision * predicted:
                         sure[detector, concept] = value
             here = after
 

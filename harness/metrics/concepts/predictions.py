@@ -27,6 +27,9 @@ class Scores:
         """The same spread around another value."""
         return Scores(value, self.replicates + (value - self.value))
 
+    def less(self, other: Scores) -> Scores:
+        return Scores(self.value - other.value, self.replicates - other.replicates)
+
 
 def score_predictions(predicted: Sequence[NDArray[np.integer]], held: Held, resamples: int) -> Scores:
     """predicted: for each concept the tokens on which it is said to hold, each once. F1 is 0 where nothing is right."""

@@ -1,19 +1,20 @@
-"""Logistic probes: what can be read at a site at all, what few units say of it, and what counting tokens says already.
+"""Logistic probes: what can be read at a site at all, and what few units say of it.
 
 A unit's score stands beside the full linear probe on its site: what no probe finds there cannot be held against the
-units. The bag of tokens is what a concept shares with the words around it. k-sparse probing on the units of largest
+units. k-sparse probing on the units of largest
 mean difference follows Gurnee et al. (arXiv 2305.01610); of one benchmark's parts it is the one that survived an audit
 (arXiv 2605.18229).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.sparse import csc_array, csr_array
+from scipy.sparse import csc_array
 from scipy.stats import rankdata
 from torch import Tensor
 
@@ -26,26 +27,38 @@ DECAY = 1e-3  # of the probes' weights, per token, on standardised inputs
 STEPS = 60  # of L-BFGS
 NEWTON = 12
 EACH = 2048  # tokens with a concept, and as many without it, that a k-sparse probe learns from
-BAG = 16  # tokens before this one, in the bag
-_TOKENS = 1 << 14  # scored at once
+LEARNT = 1 << 14  # tokens, evenly over dev, that a full probe learns from
 
 
 @dataclass(frozen=True)
 class ProbeScores:
-    """Of every concept `[concepts]`: chosen: F1 on dev at the threshold that makes it largest; f1: on eval at the same
-    threshold; auroc: on eval."""
+    """Of every concept. chosen: F1 on dev at the threshold that makes it largest; said: the tokens of eval that reach
+    it; auroc: on eval."""
 
     chosen: Floats
-    f1: Floats
+    said: list[Integers]
     auroc: Floats
+
+
+def better(each: Sequence[ProbeScores]) -> ProbeScores:
+    """Of each concept the probe that did best on dev."""
+    chosen = np.stack([one.chosen for one in each])
+    best = chosen.argmax(0)
+    concepts = np.arange(chosen.shape[1])
+    return ProbeScores(
+        chosen.max(0),
+        [each[probe].said[concept] for concept, probe in enumerate(best)],
+        np.stack([one.auroc for one in each])[best, concepts],
+    )
 
 
 def linear_probe(x_dev: Tensor, dev: Held, x: Tensor, held: Held) -> ProbeScores:
     """One logistic regression a concept on all of x `[tokens, d]`, trained to convergence on dev (all concepts share
     the products with x; L-BFGS on their sum, which separates)."""
     mean, scale = x_dev.mean(0), x_dev.std(0).clamp_min(1e-6)
-    inputs = (x_dev - mean) / scale
-    truth = torch.from_numpy(dev.matrix().toarray())
+    standard = (x_dev - mean) / scale
+    every = max(1, len(x_dev) // LEARNT)
+    inputs, truth = standard[::every], torch.from_numpy(dev.matrix().toarray()[::every])
     weights = torch.zeros(inputs.shape[1] + 1, truth.shape[1], requires_grad=True)
     with torch.no_grad():
         share = truth.mean(0).clamp(1e-6, 1 - 1e-6)
@@ -63,48 +76,20 @@ def linear_probe(x_dev: Tensor, dev: Held, x: Tensor, held: Held) -> ProbeScores
 
     optimizer.step(loss)  # pyright: ignore[reportArgumentType]
     with torch.no_grad():
-        on_dev = inputs @ weights[:-1] + weights[-1]
+        on_dev = standard @ weights[:-1] + weights[-1]
         on_eval = (x - mean) / scale @ weights[:-1] + weights[-1]
     return scored(on_dev.numpy(), dev, on_eval.numpy(), held)
 
 
-def bag_of_tokens(ids_dev: Integers, dev: Held, ids: Integers, held: Held, length: int) -> ProbeScores:
-    """Naive Bayes on the token itself and the bag of the `BAG` before it in its sequence: no model, only words."""
-    vocabulary = int(max(ids_dev.max(), ids.max())) + 1
-    bags_dev, bags = _bags(ids_dev, length, vocabulary), _bags(ids, length, vocabulary)
-    truth = dev.matrix()
-    with_ = np.asarray((bags_dev.T @ truth).todense()) + 0.5  # [features, concepts]
-    everything = np.asarray(bags_dev.sum(0)).reshape(-1, 1) + 1.0
-    without = everything - with_
-    weights = np.log(with_ / with_.sum(0)) - np.log(without / without.sum(0))
-    return scored(bags_dev @ weights, dev, bags @ weights, held)
-
-
-def _bags(ids: Integers, length: int, vocabulary: int) -> csr_array:
-    """`[tokens, 2 · vocabulary]`: the token, and how often each occurs among the `BAG` before it."""
-    n = len(ids)
-    place = np.arange(n)
-    rows, columns = [place], [ids]
-    for back in range(1, BAG + 1):
-        near = place[place % length >= back]
-        rows.append(near)
-        columns.append(vocabulary + ids[near - back])
-    row, column = np.concatenate(rows), np.concatenate(columns)
-    return csr_array((np.ones(len(row), np.float32), (row, column)), shape=(n, 2 * vocabulary))
-
-
 def scored(on_dev: NDArray[np.floating], dev: Held, on_eval: NDArray[np.floating], held: Held) -> ProbeScores:
     """Threshold by dev, scores on eval. Both `[tokens, concepts]`"""
-    concepts = dev.n_concepts
-    chosen, f1, area = np.zeros(concepts), np.zeros(concepts), np.zeros(concepts)
+    chosen, area, said = np.zeros(dev.n_concepts), np.zeros(dev.n_concepts), []
     truth_dev, truth = dev.matrix().toarray() > 0, held.matrix().toarray() > 0
-    for concept in range(concepts):
+    for concept in range(dev.n_concepts):
         chosen[concept], threshold = best_threshold(on_dev[:, concept], truth_dev[:, concept])
-        said = on_eval[:, concept] >= threshold
-        right = (said & truth[:, concept]).sum()
-        f1[concept] = 2 * right / max(1, said.sum() + truth[:, concept].sum())
+        said.append(np.flatnonzero(on_eval[:, concept] >= threshold))
         area[concept] = auroc(on_eval[:, concept], truth[:, concept])
-    return ProbeScores(chosen, f1, area)
+    return ProbeScores(chosen, said, area)
 
 
 def best_threshold(scores: NDArray[np.floating], truth: NDArray[np.bool_]) -> tuple[float, float]:

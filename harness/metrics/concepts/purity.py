@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from harness.metrics.concepts.activity import Activity, Integers
-from harness.metrics.concepts.detection import LEAST
+from harness.metrics.concepts.detection import DOCUMENTS, LEAST
 from harness.metrics.concepts.tokens import Held
 
 PURE = 0.8
-DOCUMENTS = 3  # of either split, in which a unit must fire
 STEP = 0.01  # a further concept must raise F1 by this
 MOST = 8
 

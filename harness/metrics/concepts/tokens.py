@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,16 +50,20 @@ class Held:
         flat = self.document[token] * self.n_concepts + self.concepts
         return np.bincount(flat, minlength=n_documents * self.n_concepts).reshape(n_documents, -1).astype(np.float64)
 
+    def only(self, tokens: Integers) -> Held:
+        """On these tokens, in this order."""
+        lengths = np.diff(self.indptr)[tokens]
+        indptr = np.concatenate([[0], np.cumsum(lengths)])
+        entries = np.arange(indptr[-1]) + np.repeat(self.indptr[tokens] - indptr[:-1], lengths)
+        return Held(indptr, self.concepts[entries], self.n_concepts, self.document[tokens])
+
     def permuted(self, length: int, seed: int) -> Held:
         """Every sequence gets what holds in another one, place for place: how common a concept is stays, and where in a
         sequence; what it has to do with the text is gone."""
         n = self.n_tokens // length
         order = np.random.default_rng([seed, n]).permutation(n)
-        tokens = (order[:, None] * length + np.arange(length)).reshape(-1)
-        lengths = np.diff(self.indptr)[tokens]
-        indptr = np.concatenate([[0], np.cumsum(lengths)])
-        entries = np.arange(indptr[-1]) + np.repeat(self.indptr[tokens] - indptr[:-1], lengths)
-        return Held(indptr, self.concepts[entries], self.n_concepts, self.document)
+        moved = self.only((order[:, None] * length + np.arange(length)).reshape(-1))
+        return replace(moved, document=self.document)
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,10 @@ class Asked:
         for place, concept in enumerate(self.concepts):
             found.setdefault(concept.kind, []).append(place)
         return {kind: np.array(places) for kind, places in found.items()}
+
+    def only(self, dev: Integers, evaluation: Integers) -> Asked:
+        """On these tokens of either split."""
+        return replace(self, dev=self.dev.only(dev), eval=self.eval.only(evaluation))
 
     def permuted(self, length: int, seed: int) -> Asked:
         return Asked(

@@ -88,25 +88,3 @@ def test_the_sign_of_a_coefficient_counts():
     held = held_of(values[:, :1] < -1.0)
     found = probes.sparse_probes(activity_of(values), held, activity_of(values), held, np.arange(3), (1,), seed=0)
     assert found[1][0] == 1
-
-
-def test_a_bag_of_tokens_knows_a_concept_that_a_word_before_tells():
-    generator = np.random.default_rng(0)
-    ids = generator.integers(0, 20, 6000)
-    after = np.zeros(6000, bool)
-    for back in range(1, probes.BAG + 1):
-        near = np.arange(6000) % 100 >= back
-        after[near] |= ids[np.arange(6000)[near] - back] == 7
-    truth = held_of(np.stack([ids == 3, after], 1))
-    found = probes.bag_of_tokens(ids, truth, ids, truth, length=100)
-    assert found.auroc[0] > 0.999
-    assert found.auroc[1] > 0.99
-    assert found.f1[0] == 1
-
-
-def test_a_bag_does_not_reach_over_the_edge_of_a_sequence():
-    ids = np.zeros(8, np.int64)
-    ids[3] = 1
-    bags = probes._bags(ids, 4, 2).toarray()  # pyright: ignore[reportPrivateUsage]
-    assert bags[4:, 3].sum() == 0
-    assert bags[2].tolist() == [1, 0, 2, 0]
