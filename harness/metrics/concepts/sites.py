@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,7 +16,9 @@ from harness.systems.directions import competing
 from harness.systems.evaluation import Evaluation
 from harness.systems.system import Encoded, Site, System
 from kernels.codes import Codes
-from models.trunk import TrunkForCausalLM
+
+if TYPE_CHECKING:
+    from models.trunk import TrunkForCausalLM
 
 
 @dataclass(frozen=True)

@@ -166,7 +166,8 @@ MOVES: list[tuple[str, set[str]]] = [
     ("harness/corpus/tokenizer.py", {"corpus", "autointerp", "units"}),  # how a token is shown
     ("harness/corpus/references.py", {"reference"}),
     ("harness/corpus/chess_labels.py", NOTHING),  # of other corpora
-    ("harness/corpus/othello*.py", NOTHING),
+    ("harness/corpus/othello_labels.py", NOTHING),
+    ("harness/corpus/othello*.py", {"tasks"}),  # legal half-moves
     ("harness/corpus/planted_labels.py", NOTHING),
     ("harness/corpus/planted/*", NOTHING),
     ("harness/corpus/floor.py", {"reference"}),
