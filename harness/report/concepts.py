@@ -12,6 +12,8 @@ from harness.tables.table import Row, Table
 
 COVERAGE = "concepts/coverage"
 UNITS = "sparsity/strength_l0_total"
+PAIRS = ("conjunction", "additive")
+WAYS = {"own": "a unit of its own", "parts": "two units of the parts"}
 # What stands beside the units in a row of the figure: name of the figure -> what it is, its colour and its shape.
 BESIDE = {
     COVERAGE: ("units", COLOURS[0], "circle"),
@@ -34,8 +36,43 @@ def draw(table: Table) -> list[Drawing]:
         found.append(
             Drawing("concepts_units", "Concepts told against units at work", says, _against_units(table, rows))
         )
-    says = "Each kind is a mean over its concepts; the darker, the better one unit tells it."
-    return [*found, Drawing("concepts_kinds", "Which kinds of concepts units tell", says, _kinds(rows))]
+    says = "F1 of the best unit less that of the best random direction, a mean over the concepts of each kind."
+    found.append(Drawing("concepts_kinds", "Which kinds of concepts units tell", says, _kinds(rows)))
+    if any(f"concepts/{kind}_own" in row.metrics for row in rows for kind in PAIRS):
+        says = (
+            "Its own: the best unit that tells the pair better than either part. Additive pairs have no meaning of "
+            "their own to have a unit for. 95% intervals."
+        )
+        found.append(Drawing("concepts_pairs", "Has a pair of concepts a unit of its own?", says, _pairs(rows)))
+    return found
+
+
+def _pairs(rows: list[Row]) -> alt.LayerChart | alt.FacetChart:
+    records: list[Record] = [
+        {
+            "system": row.system,
+            "pairs": f"{kind} pairs",
+            "what": what,
+            **interval("x", figure.value, figure.low, figure.high),
+        }
+        for row in rows
+        for kind in PAIRS
+        for name, what in WAYS.items()
+        if (figure := row.metrics.get(f"concepts/{kind}_{name}")) is not None
+    ]
+    ways, names = list(WAYS.values()), [f"{kind} pairs" for kind in PAIRS]
+    colour = alt.Color(
+        "what:N", sort=ways, scale=alt.Scale(domain=ways, range=list(COLOURS[:2])), legend=alt.Legend(title=None)
+    )
+    shape = alt.Shape("pairs:N", sort=names, scale=alt.Scale(domain=names, range=["circle", "diamond"]))
+    x = alt.X("x:Q", title="F1 for the pair, mean over pairs", scale=alt.Scale(domain=[0, 1]))
+    order = [row.system for row in rows]
+    y = alt.Y("system:N", title=None, sort=order, axis=alt.Axis(grid=True, ticks=False, domain=False))
+    base = alt.Chart(data(records))
+    dots = base.mark_point(filled=True, size=75, opacity=1).encode(
+        x=x, y=y, color=colour, shape=shape, tooltip=["pairs:N", "what:N", *tooltip("x")]
+    )
+    return alt.layer(whiskers(base, "x", x, y, color=colour), dots).properties(width=WIDTH, height=22 * len(order))
 
 
 def kinds(rows: list[Row]) -> list[str]:
@@ -88,18 +125,20 @@ def _against_units(table: Table, rows: list[Row]) -> alt.LayerChart | alt.FacetC
 
 def _kinds(rows: list[Row]) -> alt.LayerChart | alt.FacetChart:
     records: list[Record] = [
-        {"system": row.system, "kind": kind, "f1": figure.value, "text": f"{figure.value:.2f}"}
+        {"system": row.system, "kind": kind, "f1": figure.value, "text": f"{figure.value:+.2f}"}
         for row in rows
         for kind in kinds(rows)
-        if (figure := row.metrics.get(f"{COVERAGE}_{kind}")) is not None
+        if (figure := row.metrics.get(f"{COVERAGE}_{kind}_above_random")) is not None
     ]
     x = alt.X(
         "kind:N", title=None, sort=kinds(rows), axis=alt.Axis(orient="top", labelAngle=0, ticks=False, domain=False)
     )
     y = alt.Y("system:N", title=None, sort=[row.system for row in rows], axis=alt.Axis(ticks=False, domain=False))
     base = alt.Chart(data(records)).encode(x=x, y=y)
-    shade = alt.Color("f1:Q", scale=alt.Scale(scheme="blues", domain=[0, 1]), legend=None)
+    shade = alt.Color(
+        "f1:Q", scale=alt.Scale(scheme="blueorange", domain=[-0.5, 0, 0.5], clamp=True, reverse=True), legend=None
+    )
     cells = base.mark_rect().encode(color=shade, tooltip=["system:N", "kind:N", alt.Tooltip("f1:Q", format=".4~g")])
-    white = alt.condition("datum.f1 > 0.6", alt.value("white"), alt.value("black"))
+    white = alt.condition("abs(datum.f1) > 0.35", alt.value("white"), alt.value("black"))
     text = base.mark_text(fontSize=10).encode(text="text:N", color=white)
     return alt.layer(cells, text).properties(width=74 * len(kinds(rows)), height=20 * len(rows))

@@ -83,7 +83,8 @@ def measure(evaluation: Evaluation, options: Options) -> list[Measurement]:
     - pure: share of the units that fire often enough on both splits whose best concept on dev has precision 0.8 or more
       on eval; needed: concepts whose union tells best where a drawn unit fires; explained: F1 of that union (on dev);
     - probe_f1, probe_auroc: the full linear probe on the best site; coverage_share: coverage over probe_f1; stream_f1:
-      the probe on what the unembedding reads, stream_without_layers_f1: where all feed-forward layers are silent;
+      the probe on what the unembedding reads, stream_without_layers_f1: where all feed-forward layers are silent, so
+      that attention alone tells it (all three also by kind);
       bag_f1, bag_auroc: words alone; probe_<k>: AUROC of logistic probes on k units.
 
     Intervals resample documents for what is scored by F1, units for purity, planted pairs for own_above_additive.
@@ -189,6 +190,10 @@ def _probes(means: Means, texts: _Texts, dev_read: Read, eval_read: Read, best_u
     def scores(of: probes.ProbeScores) -> Scores:
         return score_predictions(of.said, asking.eval, means.resamples)
 
+    def stated(name: str, of: Scores) -> list[Measurement]:
+        kinds = asking.kinds().items()
+        return [means.of(name, of, "none"), *(means.of(f"{name}_{kind}", of, "none", at) for kind, at in kinds)]
+
     on_sites = probes.better([
         probes.linear_probe(dev_read.written[site], asking.dev, eval_read.written[site], asking.eval)
         for site in dev_read.written
@@ -210,13 +215,13 @@ def _probes(means: Means, texts: _Texts, dev_read: Read, eval_read: Read, best_u
     )  # fmt: skip
     return [
         probe,
+        *stated("probe_f1", full)[1:],
         share,
         plain("probe_auroc", float(np.nanmean(on_sites.auroc)), "AUROC"),
-        means.of("stream_f1", scores(stream), "none"),
-        means.of("stream_without_layers_f1", scores(without_layers), "none"),
+        *stated("stream_f1", scores(stream)),
+        *stated("stream_without_layers_f1", scores(without_layers)),
         means.of("bag_f1", scores(bag), "none"),
         plain("bag_auroc", float(np.nanmean(bag.auroc)), "AUROC"),
-        *(means.of(f"probe_f1_{kind}", full, "none", places) for kind, places in asking.kinds().items()),
     ]
 
 

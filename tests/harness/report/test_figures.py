@@ -232,7 +232,8 @@ def test_training_has_a_band_over_seeds_and_dictionaries_apart() -> None:
 def told(coverage: float, units: float, **kinds: float) -> dict[str, float]:
     """What the concepts metric gives of a row."""
     beside = {"coverage": coverage, "coverage_random": 0.2, "coverage_permuted": 0.05, "bag_f1": 0.3, "probe_f1": 0.9}
-    each = {f"coverage_{kind}": value for kind, value in kinds.items()} | {f"probe_f1_{kind}": 0.9 for kind in kinds}
+    each = {f"coverage_{kind}_above_random": value for kind, value in kinds.items()}
+    each |= {f"probe_f1_{kind}": 0.9 for kind in kinds}
     return scored(2.0, units) | {f"concepts/{name}": value for name, value in (beside | each).items()}
 
 
@@ -246,7 +247,16 @@ def test_concepts_stand_beside_what_has_nothing_to_tell_by_kind_and_by_units_at_
     assert points(beside.spec(), "system")[-1] == ("dense[untrained=true]",)  # controls below
     assert points(units.spec(), "system", "x", "y")[0] == ("dense", 800, 0.4)
     assert set(points(by_kind.spec(), "system", "kind", "text")) >= {
-        ("dense", "topic", "0.70"),
-        ("dense", "concept", "0.30"),
+        ("dense", "topic", "+0.70"),
+        ("dense", "concept", "+0.30"),
     }
     assert not concepts.draw(of(*PLAIN))
+
+
+def test_a_pair_of_concepts_is_drawn_by_a_unit_of_its_own_and_by_two_of_its_parts() -> None:
+    ways = {"conjunction_own": 0.7, "conjunction_parts": 0.6, "additive_own": 0.3, "additive_parts": 0.8}
+    row = result("dense", told(0.4, 800, topic=0.7) | {f"concepts/{name}": value for name, value in ways.items()})
+    *_, pairs = concepts.draw(of(row))
+    assert set(points(pairs.spec(), "pairs", "what", "x")) >= {
+        ("conjunction pairs", "a unit of its own", 0.7), ("additive pairs", "two units of the parts", 0.8)
+    }  # fmt: skip
