@@ -30,7 +30,7 @@ from harness.metrics.concepts.predictions import Scores, score_predictions
 from harness.metrics.concepts.purity import Purity, explained, purity
 from harness.metrics.concepts.side import VERSION, Means, Side, living, plain, side
 from harness.metrics.concepts.sites import Read, codes_of, random_codes, read
-from harness.metrics.concepts.tokens import Asked, asked, numbered
+from harness.metrics.concepts.tokens import Asked, Wanted, asked, numbered
 from harness.metrics.metric import register
 from harness.systems.evaluation import Evaluation
 from harness.systems.system import Encoded
@@ -48,6 +48,7 @@ class Options(Strict):
     strongest: int = Field(default=16, ge=1, description="A unit fires where it is among so many of its site (purity).")
     least: int = Field(default=30, ge=1, description="Tokens of either split on which a concept must hold to be asked.")
     documents: int = Field(default=3, ge=1, description="Documents of either split in which it must hold.")
+    concepts: int = Field(default=1000, ge=1, description="At most, drawn evenly from their kinds.")
     seed: int = Field(default=0, ge=0, description="Draws the units, the random directions and the permutation.")
 
 
@@ -112,8 +113,8 @@ def measure(evaluation: Evaluation, options: Options) -> list[Measurement]:
     found += _probes(means, texts, dev_read, eval_read, found[0])
     found += _sparse_probes(asking, own, random, options.seed)
     saw = (
-        f"{len(asking.concepts)} concepts ({asking.left_out} too rare) on {asking.eval.n_tokens:,} tokens, chosen on "
-        f"{asking.dev.n_tokens:,}; {len(own.drawn)} of {len(own.living):,} living units"
+        f"{len(asking.concepts)} concepts ({asking.left_out} rare or not drawn) on {asking.eval.n_tokens:,} tokens, "
+        f"chosen on {asking.dev.n_tokens:,}; {len(own.drawn)} of {len(own.living):,} living units"
     )
     return [replace(one, saw=saw) for one in found]
 
@@ -128,7 +129,8 @@ def _texts(evaluation: Evaluation, options: Options) -> _Texts:
         documents.append(numbered(np.concatenate([b.document.reshape(-1).cpu().numpy() for b in batches])))
         text = np.concatenate([evaluation.counted(b.input_ids).reshape(-1).cpu().numpy() for b in batches])
         kept.append(np.flatnonzero(text & found.known))
-    everywhere = asked(*labels, *documents, options.least, options.documents)
+    wanted = Wanted(options.least, options.documents, options.concepts, options.seed)
+    everywhere = asked(*labels, *documents, wanted)
     length = evaluation.split.length
     permuted = everywhere.permuted(length, options.seed)
     return _Texts(everywhere.only(*kept), permuted.only(*kept), *kept, *ids, length)

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.sparse import csc_array
-from scipy.stats import rankdata
 from torch import Tensor
 
 from harness.metrics.concepts.activity import Activity, Integers
@@ -105,10 +104,11 @@ def best_threshold(scores: NDArray[np.floating], truth: NDArray[np.bool_]) -> tu
 
 def auroc(scores: NDArray[np.floating], truth: NDArray[np.bool_]) -> float:
     """P(a token with the concept scores higher than one without), ties half (Mann and Whitney)."""
-    with_, without = int(truth.sum()), int((~truth).sum())
-    if not with_ or not without:
+    with_, without = scores[truth], np.sort(scores[~truth])
+    if not len(with_) or not len(without):
         return float("nan")
-    return float((rankdata(scores)[truth].sum() - with_ * (with_ + 1) / 2) / (with_ * without))
+    below, not_above = (np.searchsorted(without, with_, side) for side in ("left", "right"))
+    return float((below.mean() + not_above.mean()) / 2 / len(without))
 
 
 def sparse_probes(

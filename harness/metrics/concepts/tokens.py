@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -68,8 +69,7 @@ class Held:
 
 @dataclass(frozen=True)
 class Asked:
-    """The concepts that are asked about: those that hold often enough in both splits to be chosen on one and scored on
-    the other. `left_out` counts the others."""
+    """The concepts that are asked about (see `Wanted`), on both splits. `left_out` counts the others."""
 
     concepts: tuple[Concept, ...]
     dev: Held
@@ -93,24 +93,42 @@ class Asked:
         )
 
 
-def asked(
-    dev: Labels, evaluation: Labels, dev_document: Integers, document: Integers, least: int, documents: int
-) -> Asked:
-    """Concepts that hold on `least` tokens and in `documents` documents of either split, and not on nearly all (the
-    complement of what is rare is no concept)."""
+@dataclass(frozen=True)
+class Wanted:
+    """Which concepts are asked about: those that hold on `least` tokens and in `documents` documents of either split,
+    and not on nearly all (the complement of what is rare is no concept); of those at most `most`, drawn with `seed`,
+    equally many of every kind as far as it has them."""
+
+    least: int
+    documents: int
+    most: int
+    seed: int
+
+
+def asked(dev: Labels, evaluation: Labels, dev_document: Integers, document: Integers, wanted: Wanted) -> Asked:
+    """documents: of every token of either split, numbered from 0."""
     keep = np.ones(len(dev.concepts), bool)
     for labels, of_token in ((dev, dev_document), (evaluation, document)):
         everything = Held(labels.indptr, labels.held, len(labels.concepts), of_token)
         positives = everything.positives()
-        keep &= (positives >= least) & (positives <= labels.n_tokens - least)
-        keep &= (everything.by_document() > 0).sum(0) >= documents
-    kept = np.flatnonzero(keep)
+        keep &= (positives >= wanted.least) & (positives <= labels.n_tokens - wanted.least)
+        keep &= (everything.by_document() > 0).sum(0) >= wanted.documents
+    kept = _at_most(np.flatnonzero(keep), dev.concepts, wanted)
     return Asked(
         concepts=tuple(dev.concepts[place] for place in kept),
         dev=_only(dev, kept, dev_document),
         eval=_only(evaluation, kept, document),
-        left_out=int((~keep).sum()),
+        left_out=len(dev.concepts) - len(kept),
     )
+
+
+def _at_most(kept: Integers, concepts: Sequence[Concept], wanted: Wanted) -> Integers:
+    of_kind: dict[str, list[int]] = {}
+    for place in np.random.default_rng(wanted.seed).permutation(kept).tolist():
+        of_kind.setdefault(concepts[place].kind, []).append(place)
+    rounds = itertools.zip_longest(*of_kind.values())  # one of every kind, again and again
+    drawn = [place for each in rounds for place in each if place is not None]
+    return np.sort(np.array(drawn[: wanted.most], dtype=np.int64))
 
 
 def _only(labels: Labels, kept: Integers, document: Integers) -> Held:

@@ -7,7 +7,7 @@ import torch
 
 from harness.corpus.labels import Concept, Labels
 from harness.metrics.concepts.activity import Activity, activity
-from harness.metrics.concepts.tokens import Asked, Held, asked
+from harness.metrics.concepts.tokens import Asked, Held, Wanted, asked
 from kernels.codes import Codes
 
 
@@ -37,4 +37,4 @@ def labels_of(truth: np.ndarray) -> Labels:
 
 def asked_of(dev: np.ndarray, evaluation: np.ndarray, least: int = 5) -> Asked:
     documents = np.arange(len(dev)) * 10 // len(dev), np.arange(len(evaluation)) * 10 // len(evaluation)
-    return asked(labels_of(dev), labels_of(evaluation), *documents, least, 2)
+    return asked(labels_of(dev), labels_of(evaluation), *documents, Wanted(least, 2, 1000, 0))

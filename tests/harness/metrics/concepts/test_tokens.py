@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 
-from harness.metrics.concepts.tokens import numbered
+from harness.corpus.labels import Concept
+from harness.metrics.concepts.tokens import Wanted, asked, numbered
 
-from .conftest import asked_of, held_of
+from .conftest import asked_of, held_of, labels_of
 
 
 def test_rare_concepts_and_nearly_certain_ones_are_not_asked():
@@ -52,3 +55,18 @@ def test_tokens_of_each_concept_ascend():
 
 def test_documents_are_numbered_in_order_of_their_ids():
     assert numbered([7, 7, 3, 9]).tolist() == [1, 1, 0, 2]
+
+
+def test_of_many_concepts_every_kind_keeps_its_share():
+    kinds = ["square"] * 30 + ["check"] * 2 + ["pin"] * 10
+    truth = np.random.default_rng(0).random((400, 42)) < 0.4
+    labels = replace(labels_of(truth), concepts=tuple(Concept(f"c{i}", kind) for i, kind in enumerate(kinds)))
+    documents = np.arange(400) // 40
+    found = asked(labels, labels, documents, documents, Wanted(5, 2, 12, 0))
+    assert {kind: len(places) for kind, places in found.kinds().items()} == {"square": 5, "check": 2, "pin": 5}
+    assert found.left_out == 30
+    places = [int(concept.name[1:]) for concept in found.concepts]
+    assert places == sorted(places)
+    assert np.array_equal(found.dev.matrix().toarray() > 0, truth[:, places])
+    other = asked(labels, labels, documents, documents, Wanted(5, 2, 12, 1))
+    assert other.concepts != found.concepts
