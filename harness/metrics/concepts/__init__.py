@@ -12,11 +12,14 @@ numbers, the pair gap, conjunctions, purity, and all controls are ours]
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from pydantic import Field
+from torch import Tensor
 
 from harness.base.settings import Strict
 from harness.corpus.stored import Batch
@@ -33,9 +36,10 @@ from harness.metrics.concepts.sites import Read, codes_of, random_codes, read
 from harness.metrics.concepts.tokens import Asked, Wanted, asked, numbered
 from harness.metrics.metric import register
 from harness.systems.evaluation import Evaluation
-from harness.systems.system import Encoded
+from harness.systems.system import Encoded, System
 from harness.tables.measurement import Direction, Measurement, not_applicable
 from harness.tables.statistics import proportion_bootstrap
+from kernels.codes import Codes
 
 SIZES = (1, 2, 5, 16)
 MAIN = ("coverage", "coverage_all", "pair_gap", "pure")
@@ -73,20 +77,23 @@ def measure(evaluation: Evaluation, options: Options) -> list[Measurement]:
     - coverage: mean over concepts of the F1 of the best unit of `units` living ones (the mean over all draws);
       coverage_permuted: where every sequence has the labels of another; coverage_<kind>: over the concepts of a kind;
       coverage_layer_<n>: of half as many units of one layer. coverage_all: of the best of all living units. Drawing
-      punishes a wide dictionary whose every concept has one latent, since few of them are drawn; taking all rewards
-      width, which tries more often. A difference that both show is one;
+      punishes a wide dictionary whose every concept has one latent, since few of them are drawn. Taking all rewards
+      width, which tries more often; less random directions, which are as many, it too punishes units that are idle or
+      say the same. A difference that all show is one;
     - found: share of concepts with F1 of 0.8 or more; reconstruction: F1 of "any sure unit" (dev precision 0.95 in
-      several documents), of the drawn units;
+      several documents), of all living units;
     - pair_gap: F1 of the best AND or AND NOT of two living units, less that of the best alone; split_gap: of the best
       OR. Neither is better or worse by itself: who knows nothing has no gap, and neither has who needs no pair;
-    - conjunction_own, conjunction_parts (also mixture, additive): has a planted pair a unit of its own, or only its
-      parts? own_above_additive: what conjunctions have over additive pairs in own less parts;
-    - pure: share of the units that fire often enough on both splits whose best concept on dev has precision 0.8 or more
-      on eval; needed: concepts whose union tells best where a drawn unit fires; explained: F1 of that union (on dev);
+    - conjunction_own, conjunction_parts, conjunction_hidden (also mixture, additive): has a planted pair a unit of its
+      own, or only its parts? own_above_additive: own over conjunctions less own over additive pairs, which have no
+      meaning to have one for; own_above_additive_logits: of the logits as units;
+    - pure: share of the units that fire often enough on both splits (pure_units: how many) whose best concept on dev
+      has precision 0.8 or more on eval (a topic, of which any unit of its concepts is sure, has to be told whole);
+      needed: concepts whose union tells best where a drawn unit fires; explained: F1 of that union (both on dev);
     - probe_f1, probe_auroc: the full linear probe on the best site; coverage_share: coverage over probe_f1; stream_f1:
       the probe on what the unembedding reads, stream_without_layers_f1: where all feed-forward layers are silent, so
-      that attention alone tells it (all three also by kind);
-      bag_f1, bag_auroc: words alone; probe_<k>: AUROC of logistic probes on k units.
+      that attention alone tells it (all three also by kind); bag_f1, bag_auroc: words alone; probe_<k>: AUROC of
+      logistic probes on k units.
 
     Intervals resample documents for what is scored by F1, units for purity, planted pairs for own_above_additive.
     """
@@ -97,7 +104,7 @@ def measure(evaluation: Evaluation, options: Options) -> list[Measurement]:
         return not_applicable([f"concepts/{name}" for name in MAIN], VERSION, reason)
     dev_read = read(evaluation, texts.kept_dev, dev=True)
     eval_read = read(evaluation, texts.kept, dev=False)
-    chance = random_codes(dev_read, eval_read, options.seed)
+    chance = random_codes(dev_read, eval_read, options.seed + _fingerprint(evaluation.system))
     codes = list(dev_read.encoded.values()), list(eval_read.encoded.values())
     (dev, ev), (dev_random, ev_random) = (tuple(activity(codes_of(part)) for part in each) for each in (codes, chance))
     drawn = min(options.units, len(living(dev)), len(living(dev_random)))
@@ -107,8 +114,10 @@ def measure(evaluation: Evaluation, options: Options) -> list[Measurement]:
     means = Means(asking, evaluation.resamples)
     found = coverage(means, own, random, texts.permuted, options.seed)
     found += by_layer(own, random, dev_read, options.units // 2)
-    found += _pairs(means, own, random)
-    found += conjunctions(means, own, random)
+    told = [pairs(of.detection, of.dev, asking.dev, of.eval, of.living) for of in (own, random)]
+    found += _pairs(means, *told)
+    logits = activity([_positive(dev_read.logits)]), activity([_positive(eval_read.logits)])
+    found += conjunctions(means, own, random, logits, (told[0].found, told[1].found))
     found += _purity(texts, codes, chance, own, options, evaluation.resamples)
     found += _probes(means, texts, dev_read, eval_read, found[0])
     found += _sparse_probes(asking, own, random, options.seed)
@@ -136,17 +145,25 @@ def _texts(evaluation: Evaluation, options: Options) -> _Texts:
     return _Texts(everywhere.only(*kept), permuted.only(*kept), *kept, *ids, length)
 
 
+def _fingerprint(system: System) -> int:
+    """A number that differs with the weights: seeds of a row then draw other directions, and their spread counts."""
+    weight = system.model.get_input_embeddings().weight  # pyright: ignore[reportAttributeAccessIssue]
+    return zlib.crc32(weight[0].detach().float().cpu().numpy().tobytes())
+
+
 def _batches(evaluation: Evaluation, *, dev: bool) -> Iterator[Batch]:
     return evaluation.batches(evaluation.codes_sequences, dev=dev)
 
 
-def _pairs(means: Means, own: Side, random: Side) -> list[Measurement]:
-    asking = means.asking
+def _positive(logits: Tensor) -> Codes:
+    """Logits above their mean, as units."""
+    return Codes.from_dense(logits.clamp_min(0), torch.zeros(len(logits), 2, dtype=torch.long))
 
-    def gaps(of: Side) -> tuple[Scores, Scores]:
-        told: Pairs = pairs(of.detection, of.dev, asking.dev, of.eval, of.living)
+
+def _pairs(means: Means, own: Pairs, random: Pairs) -> list[Measurement]:
+    def gaps(told: Pairs) -> tuple[Scores, Scores]:
         single, joint, split = (
-            score_predictions(one, asking.eval, means.resamples) for one in (told.single, told.joint, told.split)
+            score_predictions(one, means.asking.eval, means.resamples) for one in (told.single, told.joint, told.split)
         )
         return joint.less(single), split.less(single)
 
@@ -179,6 +196,8 @@ def _purity(
         reps = proportion_bootstrap(flags, resamples) if len(flags) else None
         share = float(flags.mean()) if len(flags) else 0.0
         found.append(Measurement(f"concepts/{name}", share, "share of units", direction, VERSION, reps, "units"))
+    judged = shares["pure"][0].units
+    found.append(plain("pure_units", float(len(judged)), "units"))
     told = explained(dev, asking.dev, own.drawn)
     if len(told.needed):
         found.append(plain("needed", float(told.needed.mean()), "concepts/unit"))

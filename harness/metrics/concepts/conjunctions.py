@@ -1,10 +1,12 @@
-"""Has *bird* a unit of its own, or only dog and cat? For every planted pair of concepts, both ways beside each other.
+"""Has *bird* a unit of its own, or only dog and cat? For every planted pair of concepts, beside pairs that only add up.
 
-Both are given their best: a unit of its own is whichever tells the pair best of those that tell it better than they
-tell either part (a perfect dog unit scores 0.49 on bird where a third of the dogs are birds, and is no bird unit). The
-parts are any two units that tell a part at least as well as the pair, each with the threshold that is best *for the
-pair*. Additive pairs have no meaning of their own to have a unit for, so what conjunctions have over them is the
-answer; and random directions say what either way finds by chance. [U: ours]
+A set of tokens is the pair's own where it tells the pair better than it tells either part: a perfect dog unit is no
+bird unit, though it scores 0.49 on bird where a third of the dogs are birds; a graded unit, 2 on bird and 1 on dog, is
+both, at two thresholds. Additive pairs have no meaning of their own to have a unit for, so what conjunctions have over
+them is the answer: `own_above_additive`. It is 0 where birds are told by dog and cat together, where nothing is known,
+and where every state has a unit; `hidden` tells the first apart: how much more two units tell than the pair's own one.
+Beside it stand random directions, and the logits: who predicts well has birds in the output, with no unit that knows
+one. [U: ours]
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from harness.metrics.concepts.levels import LEVELS, Levels, levels
 from harness.metrics.concepts.pairs import Combination, Switch
 from harness.metrics.concepts.predictions import Scores, score_predictions, tokens_reaching
 from harness.metrics.concepts.side import VERSION, Means, Side
-from harness.tables.measurement import Measurement
+from harness.tables.measurement import Direction, Measurement
 from harness.tables.statistics import resampled_sums
 
 PARTNERS = 6  # units tried for each part
@@ -35,27 +37,49 @@ class Whole:
     second: int
 
 
-def conjunctions(means: Means, own: Side, random: Side) -> list[Measurement]:
-    """By relation of the pair: `<relation>_own`, `<relation>_parts`, `<relation>_own_above_parts`, each also of random
-    directions; and `own_above_additive`: how much more own-above-parts is over conjunctions than over additive pairs,
-    pairs resampled, also of random directions (whose pairs differ in how common they are) and the difference."""
+@dataclass(frozen=True)
+class _Told:
+    """F1 on eval of every concept, 0 where one is no whole: of the best unit of its own; of the best AND of two units
+    of the parts; of the best two units at all."""
+
+    own: Scores
+    parts: Scores
+    pair: Scores
+
+
+def conjunctions(means: Means, own: Side, random: Side, logits: Activities, pairs: Pairs) -> list[Measurement]:
+    """By relation of the pair: `<relation>_own`, `<relation>_parts`, `<relation>_hidden` (the best two units less its
+    own), each beside random directions. `own_above_additive`: own over conjunctions less own over additive pairs, pairs
+    resampled, beside random directions, and `own_above_additive_logits` of the logits as units. pairs: the best AND or
+    AND NOT of each concept, of units and of directions."""
     wholes = _wholes(means)
     if not wholes:
         return []
-    over = {kind: np.array([one.place for one in of_kind]) for kind, of_kind in wholes.items()}
     every = [one for of_kind in wholes.values() for one in of_kind]
-    (mine, parts), (mine_random, parts_random) = (_scores(means, one, every) for one in (own, random))
+    mine, chance = (_told(means, side, every, of) for side, of in ((own, pairs[0]), (random, pairs[1])))
     found = []
+    over = {kind: np.array([one.place for one in of_kind]) for kind, of_kind in wholes.items()}
     for kind, places in over.items():
-        found += means.beside_random(f"{kind}_own", mine, mine_random, "higher", places)
-        found += means.beside_random(f"{kind}_parts", parts, parts_random, "none", places)
-        found.append(means.of(f"{kind}_own_above_parts", mine.less(parts), "higher", places))
+        found += means.beside_random(f"{kind}_own", mine.own, chance.own, "higher", places)
+        found += means.beside_random(f"{kind}_parts", mine.parts, chance.parts, "none", places)
+        hidden, hidden_random = mine.pair.less(mine.own), chance.pair.less(chance.own)
+        found += means.beside_random(f"{kind}_hidden", hidden, hidden_random, "lower", places)
     if {"conjunction", "additive"} <= over.keys():
-        apart, chance = mine.less(parts).value, mine_random.less(parts_random).value
-        for name, values in (("", apart), ("_random", chance), ("_above_random", apart - chance)):
+        of_logits = _own(means, *logits, every)
+        for name, values in (
+            ("", mine.own.value),
+            ("_random", chance.own.value),
+            ("_above_random", mine.own.value - chance.own.value),
+            ("_logits", of_logits.value),
+        ):
             groups = (values[over[kind]] for kind in ("conjunction", "additive"))
-            found.append(_contrast(f"own_above_additive{name}", *groups, means.resamples))
+            direction: Direction = "higher" if name in ("", "_above_random") else "none"
+            found.append(_contrast(f"own_above_additive{name}", *groups, means.resamples, direction))
     return found
+
+
+Activities = tuple[Activity, Activity]  # on dev and on eval
+Pairs = tuple[list[Combination | None], list[Combination | None]]
 
 
 def _wholes(means: Means) -> dict[str, list[Whole]]:
@@ -68,44 +92,78 @@ def _wholes(means: Means) -> dict[str, list[Whole]]:
     return found
 
 
-def _scores(means: Means, of: Side, wholes: list[Whole]) -> tuple[Scores, Scores]:
-    """On eval, of all concepts, 0 where one is no whole: the best unit of its own, and the best two of the parts."""
-    empty: list[NDArray[np.int32]] = [np.zeros(0, np.int32)] * len(means.asking.concepts)
-    mine, parts = list(empty), list(empty)
+def _told(means: Means, of: Side, wholes: list[Whole], pairs: list[Combination | None]) -> _Told:
+    parts, pair = _nothing(means), _nothing(means)
     stepped, on = levels(of.dev), means.asking.dev.tokens_of_each()
     for whole in wholes:
-        told, of_first, of_second = (
-            of.detection.chosen[of.living, place] for place in (whole.place, whole.first, whole.second)
-        )
-        its_own = told > np.maximum(of_first, of_second)
-        if its_own.any():
-            unit = of.living[np.where(its_own, told, -1).argmax()]
-            detector, threshold = (
-                table[unit, whole.place] for table in (of.detection.detector, of.detection.threshold)
-            )
-            mine[whole.place] = tokens_reaching(of.eval, int(detector), float(threshold))
-        candidates = [
-            _for_a_part(of.detection, of.living, part, (told_part >= told))
-            for part, told_part in ((whole.first, of_first), (whole.second, of_second))
-        ]
-        both = best_both(stepped, of.dev, *candidates, on[whole.place])
+        candidates = [_for_a_part(of.detection, of.living, part) for part in (whole.first, whole.second)]
+        tables = [_f1_by_level(stepped, on[place]) for place in (whole.place, whole.first, whole.second)]
+        both = best_both(stepped, of.dev, *candidates, on[whole.place], *(table >= tables[0] for table in tables[1:]))
+        tried = [one for one in (both, pairs[whole.place]) if one is not None]
         if both is not None:
             parts[whole.place] = both.tokens(of.eval)
+        if tried:
+            pair[whole.place] = max(tried, key=lambda one: one.f1).tokens(of.eval)
     held, resamples = means.asking.eval, means.resamples
-    return score_predictions(mine, held, resamples), score_predictions(parts, held, resamples)
+    return _Told(
+        _own(means, of.dev, of.eval, wholes),
+        score_predictions(parts, held, resamples),
+        score_predictions(pair, held, resamples),
+    )
 
 
-def _for_a_part(detection: Detection, units: Integers, part: int, allowed: NDArray[np.bool_]) -> Integers:
-    """Detectors of the units that tell a part best, of those that are `allowed`."""
-    order = np.argsort(np.where(allowed, -detection.chosen[units, part], 1), kind="stable")[:PARTNERS]
-    order = order[allowed[order]]
+def _own(means: Means, dev: Activity, evaluation: Activity, wholes: list[Whole]) -> Scores:
+    stepped, on = levels(dev), means.asking.dev.tokens_of_each()
+    told = _nothing(means)
+    for whole in wholes:
+        switch = best_own(stepped, *(on[place] for place in (whole.place, whole.first, whole.second)))
+        if switch is not None:
+            told[whole.place] = tokens_reaching(evaluation, switch.detector, switch.threshold)
+    return score_predictions(told, means.asking.eval, means.resamples)
+
+
+def _nothing(means: Means) -> list[NDArray[np.int32]]:
+    return [np.zeros(0, np.int32)] * len(means.asking.concepts)
+
+
+def best_own(stepped: Levels, whole: Integers, first: Integers, second: Integers) -> Switch | None:
+    """Of all units and levels whose tokens tell `whole` better than they tell either part, the one that tells it best;
+    None where there is none."""
+    f1 = [_f1_by_level(stepped, on) for on in (whole, first, second)]
+    scores = np.where(f1[0] > np.maximum(f1[1], f1[2]), f1[0], 0)
+    detector, level = (int(at) for at in np.unravel_index(scores.argmax(), scores.shape))
+    if scores[detector, level] == 0:
+        return None
+    return Switch(detector, float(stepped.cuts[detector, level]))
+
+
+def _f1_by_level(stepped: Levels, on: Integers) -> NDArray[np.float64]:
+    """Of every detector from every level on. `[detectors, LEVELS]`"""
+    return 2 * _reached(stepped, on).cumsum(1) / (stepped.tokens.cumsum(1) + len(on))
+
+
+def _reached(stepped: Levels, tokens: Integers) -> NDArray[np.int64]:
+    """On how many of `tokens` each detector has each level. `[detectors, LEVELS]`"""
+    lengths = np.diff(stepped.indptr)[tokens]
+    before = np.cumsum(lengths) - lengths
+    entries = np.arange(lengths.sum()) + np.repeat(stepped.indptr[tokens] - before, lengths)
+    cell = stepped.detectors[entries].astype(np.int64) * LEVELS + stepped.level[entries]
+    return np.bincount(cell, minlength=stepped.cuts.size).reshape(stepped.cuts.shape)
+
+
+def _for_a_part(detection: Detection, units: Integers, part: int) -> Integers:
+    """Detectors of the units that tell a part best."""
+    order = np.argsort(-detection.chosen[units, part], kind="stable")[:PARTNERS]
     return detection.detector[units[order], part].astype(np.int64)
 
 
 def best_both(
-    stepped: Levels, activity: Activity, firsts: Integers, seconds: Integers, on: Integers
-) -> Combination | None:
-    """The AND of two different units with the largest F1 over all pairs of levels; None where there are no two."""
+    stepped: Levels, activity: Activity, firsts: Integers, seconds: Integers, on: Integers,
+    of_first: NDArray[np.bool_], of_second: NDArray[np.bool_],
+) -> Combination | None:  # fmt: skip
+    """The AND of two different units with the largest F1 over all pairs of the levels that are `of_first` and
+    `of_second` `[detectors, LEVELS]`: where a unit tells its part no worse than the pair. None where there are no
+    two."""
     best: Combination | None = None
     positive = np.zeros(activity.n_tokens, bool)
     positive[on] = True
@@ -116,9 +174,9 @@ def best_both(
                 continue
             cell = level_of[first] * (LEVELS + 1) + level_of[second]
             said, right = (_reaching(cell[where]) for where in (slice(None), positive))
-            f1 = 2 * right / (said + len(on))
+            f1 = 2 * right / (said + len(on)) * of_first[first][:, None] * of_second[second]
             a, b = (int(place) for place in np.unravel_index(f1.argmax(), f1.shape))
-            if best is None or f1[a, b] > best.f1:
+            if f1[a, b] > (0 if best is None else best.f1):
                 switches = Switch(first, float(stepped.cuts[first, a])), Switch(second, float(stepped.cuts[second, b]))
                 best = Combination(float(f1[a, b]), "and", *switches)
     return best
@@ -140,12 +198,15 @@ def _reaching(cell: NDArray[np.int64]) -> NDArray[np.float64]:
 
 
 def _contrast(
-    name: str, conjunction: NDArray[np.float64], additive: NDArray[np.float64], resamples: int
+    name: str,
+    conjunction: NDArray[np.float64],
+    additive: NDArray[np.float64],
+    resamples: int,
+    direction: Direction,
 ) -> Measurement:
     first, second = (
         resampled_sums(one[:, None], resamples, seed)[:, 0] / len(one)
         for seed, one in enumerate((conjunction, additive))
     )
     value = float(conjunction.mean() - additive.mean())
-    direction = "none" if name.endswith("additive_random") else "higher"
     return Measurement(f"concepts/{name}", value, "F1", direction, VERSION, first - second, "units")

@@ -19,7 +19,7 @@ def coverage(means: Means, own: Side, random: Side, permuted: Asked, seed: int) 
     elsewhere = side(own.dev, own.eval, permuted, len(own.drawn), seed)
     whole, whole_chance = (score_predictions(one.told_by_living(), held, resamples) for one in (own, random))
     sure, sure_chance = (
-        score_predictions(of_sure_units(one.detection, one.eval, one.drawn), held, resamples) for one in (own, random)
+        score_predictions(of_sure_units(one.detection, one.eval, one.living), held, resamples) for one in (own, random)
     )
     reached, reached_chance = (_found(one, means) for one in (own, random))
     found = means.beside_random("found", reached, reached_chance)

@@ -56,18 +56,19 @@ class Combination:
 @dataclass(frozen=True)
 class Pairs:
     """What is said of each concept on eval: by the best unit, by the best AND or AND NOT, by the best OR. Where no pair
-    beats the unit on dev, the unit alone stands for the pair."""
+    beats the unit on dev, the unit alone stands for the pair. found: the best AND or AND NOT."""
 
     single: list[NDArray[np.int32]]
     joint: list[NDArray[np.int32]]
     split: list[NDArray[np.int32]]
+    found: list[Combination | None]
 
 
 def pairs(detection: Detection, dev: Activity, dev_held: Held, evaluation: Activity, units: Integers) -> Pairs:
     """Over `units`."""
     chosen = best_units(detection, units)
-    told = Pairs([], [], [])
     found = best_pairs(detection, dev, dev_held, units)
+    told = Pairs([], [], [], [joint for joint, _ in found])
     for concept, unit in enumerate(chosen):
         switch = Switch(int(detection.detector[unit, concept]), float(detection.threshold[unit, concept]))
         alone = tokens_reaching(evaluation, switch.detector, switch.threshold)

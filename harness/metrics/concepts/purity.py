@@ -18,6 +18,7 @@ from harness.metrics.concepts.detection import DOCUMENTS, LEAST
 from harness.metrics.concepts.tokens import Held
 
 PURE = 0.8
+CONTAINED = 0.99  # share of a concept's tokens from which on it lies within another
 STEP = 0.01  # a further concept must raise F1 by this
 MOST = 8
 
@@ -27,8 +28,9 @@ Floats = NDArray[np.float64]
 @dataclass(frozen=True)
 class Purity:
     """Of every unit that fires `LEAST` times or more in `DOCUMENTS` documents or more of either split. precision: on
-    eval, P(concept | the unit fires) of the concept that is most precise on dev, among those that hold on at most half
-    of its tokens (what nearly always holds is no meaning). units: which."""
+    eval, P(concept | the unit fires) of the concept that is most precise on dev, of those that hold on at most
+    half of the tokens (what nearly always holds is no meaning); of a heading (`_headings`) only where the unit fires on
+    nearly all of it. units: which."""
 
     units: Integers
     precision: Floats
@@ -52,8 +54,10 @@ def purity(dev: Activity, dev_held: Held, evaluation: Activity, held: Held) -> P
     eval_firings, eval_together = _together(evaluation, held)
     spread = np.minimum(_documents(dev, dev_held), _documents(evaluation, held))
     units = np.flatnonzero((np.minimum(firings, eval_firings) >= LEAST) & (spread >= DOCUMENTS))
-    rare = dev_held.positives() <= dev_held.n_tokens / 2
-    chosen = np.where(rare, together[units], -1).argmax(1)
+    positives = dev_held.positives()
+    told = 2 * together / (firings[:, None] + positives) >= PURE  # all of it, so that a heading is what the unit means
+    allowed = (positives <= dev_held.n_tokens / 2) & (told | ~_headings(dev_held))
+    chosen = np.where(allowed, together, -1)[units].argmax(1)
     return Purity(units, eval_together[units, chosen] / eval_firings[units])
 
 
@@ -67,6 +71,16 @@ def explained(firing: Activity, held: Held, units: Integers) -> Explained:
             found.append(_explained(matrix, on, positives))
     needed, f1 = zip(*found, strict=True) if found else ((), ())
     return Explained(np.array(needed, dtype=np.int64), np.array(f1))
+
+
+def _headings(held: Held) -> NDArray[np.bool_]:
+    """Concepts that hold wherever either of two others does, of which neither contains the other: a topic, whose every
+    concept is precise for it. A unit of several of them is one of many things, not of one. `[concepts]`"""
+    positives = held.positives()
+    both = np.asarray((held.matrix().T @ held.matrix()).todense())
+    contains = (both >= CONTAINED * positives) & (positives < positives[:, None])  # row holds wherever column does
+    of_child = contains.astype(int) @ contains.astype(int)  # column is below something that is below row
+    return (contains & (of_child == 0)).sum(1) >= 2
 
 
 def _together(firing: Activity, held: Held) -> tuple[Integers, Floats]:

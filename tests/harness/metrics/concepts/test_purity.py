@@ -52,3 +52,16 @@ def test_a_unit_that_fires_rarely_or_in_one_document_is_not_asked():
     values[:20, 2] = 1  # twenty times in one
     found = purity(activity_of(values), held_of(truth), activity_of(values), held_of(truth))
     assert found.units.tolist() == [1]
+
+
+def test_a_unit_of_several_things_under_one_heading_is_not_pure():
+    generator = np.random.default_rng(0)
+    which = generator.integers(0, 20, 4000)
+    truth = np.concatenate([which[:, None] == np.arange(8), which[:, None] < 8, which[:, None] == 30 + np.arange(2)], 1)
+    truth[:, 9] = (which == 0) & (generator.random(4000) < 0.4)  # a pair: part of one concept, which is no heading
+    values = np.stack([which == 0, (which == 1) | (which == 2) | (which == 3), truth[:, 9]], 1).astype(float)
+    held = held_of(truth[:, :10])
+    found = purity(activity_of(values), held, activity_of(values), held)
+    assert found.precision[0] == 1
+    assert found.precision[1] < 0.5
+    assert found.precision[2] == 1
