@@ -40,6 +40,11 @@ _MAIN = {
         "coverage coverage_random coverage_all coverage_all_random found reconstruction probe_f1 pair_gap "
         "pair_gap_floor pure pure_random"
     ),
+    "planted_pairs": (
+        "excess_auroc conjunction_auroc excess_recall excess_precision excess_precision_chance "
+        "excess_over_strangers_of_conjunctions excess_over_strangers_of_additive excess_flagged_of_unplanted "
+        "tested_of_conjunctions tested_of_additive"
+    ),
     "dictionary": (
         "as_trained_explained_variance inference_explained_variance target_l0 inference_l0 inference_dead "
         "inference_under_used width held_out_tokens"

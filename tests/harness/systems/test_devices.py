@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,7 +28,7 @@ from harness.base.progress import silent
 from harness.corpus import Corpus
 from harness.corpus.build import build, load
 from harness.corpus.chess import ChessCorpus
-from harness.corpus.labels import Labels, label
+from harness.corpus.labels import Concept, Labels, label
 from harness.corpus.text_labels import TextLabeller
 from harness.experiment.schema import EvaluationConfig
 from harness.metrics.metric import METRICS
@@ -216,7 +218,19 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "autointerp": {"units": 6, "scorers": ["rule", "simulation"], "density_edges": [0.005, 0.5]},
     "tasks": {"limit": 10},
     "concepts": {"units": 12, "least": 2, "documents": 1},
+    "planted_pairs": {"contexts": 2, "active": 8, "least_f1": 0.0, "least": 2, "documents": 1, "least_pairs": 2},
 }
+
+
+def paired(labels: Labels) -> Labels:
+    """Any two of them as a conjunction and as a pair that adds up: for a metric that asks for pairs."""
+    names = [concept.name for concept in labels.concepts]
+    pairs = [
+        Concept(f"{kind} of {' and '.join(parts)}", kind, parts)
+        for kind in ("conjunction", "additive")
+        for parts in combinations(names, 2)
+    ]
+    return replace(labels, concepts=(*labels.concepts, *pairs))
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -241,7 +255,8 @@ def test_a_metric_computes_on_its_systems_device(
 
     def labels(split: str) -> Labels:
         found = TextLabeller(corpus.info.domains)
-        return label(found, corpus.dev if split == "dev" else corpus.eval, corpus.documents.__getitem__, 24)
+        made = label(found, corpus.dev if split == "dev" else corpus.eval, corpus.documents.__getitem__, 24)
+        return paired(made) if metric == "planted_pairs" else made
 
     evaluation = evaluation_of(system, model, grafts, corpus, config, cost, tmp_path / "codes", labels=labels)
     produce(evaluation, "codes", tmp_path / "codes")
