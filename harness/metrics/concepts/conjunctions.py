@@ -65,16 +65,16 @@ def conjunctions(means: Means, own: Side, random: Side, logits: Activities, pair
         hidden, hidden_random = mine.pair.less(mine.own), chance.pair.less(chance.own)
         found += means.beside_random(f"{kind}_hidden", hidden, hidden_random, "lower", places)
     if {"conjunction", "additive"} <= over.keys():
-        of_logits = _own(means, *logits, every)
+        of_logits = _own(means, logits[0], logits[1], every)
         for name, values in (
             ("", mine.own.value),
             ("_random", chance.own.value),
             ("_above_random", mine.own.value - chance.own.value),
             ("_logits", of_logits.value),
         ):
-            groups = (values[over[kind]] for kind in ("conjunction", "additive"))
+            meant, summed = (values[over[kind]] for kind in ("conjunction", "additive"))
             direction: Direction = "higher" if name in ("", "_above_random") else "none"
-            found.append(_contrast(f"own_above_additive{name}", *groups, means.resamples, direction))
+            found.append(_contrast(f"own_above_additive{name}", meant, summed, means.resamples, direction))
     return found
 
 
@@ -96,9 +96,12 @@ def _told(means: Means, of: Side, wholes: list[Whole], pairs: list[Combination |
     parts, pair = _nothing(means), _nothing(means)
     stepped, on = levels(of.dev), means.asking.dev.tokens_of_each()
     for whole in wholes:
-        candidates = [_for_a_part(of.detection, of.living, part) for part in (whole.first, whole.second)]
-        tables = [_f1_by_level(stepped, on[place]) for place in (whole.place, whole.first, whole.second)]
-        both = best_both(stepped, of.dev, *candidates, on[whole.place], *(table >= tables[0] for table in tables[1:]))
+        told, *of_parts = (_f1_by_level(stepped, on[place]) for place in (whole.place, whole.first, whole.second))
+        sides = [
+            Part(_for_a_part(of.detection, of.living, part), table >= told)
+            for part, table in zip((whole.first, whole.second), of_parts, strict=True)
+        ]
+        both = best_both(stepped, of.dev, sides[0], sides[1], on[whole.place])
         tried = [one for one in (both, pairs[whole.place]) if one is not None]
         if both is not None:
             parts[whole.place] = both.tokens(of.eval)
@@ -116,7 +119,7 @@ def _own(means: Means, dev: Activity, evaluation: Activity, wholes: list[Whole])
     stepped, on = levels(dev), means.asking.dev.tokens_of_each()
     told = _nothing(means)
     for whole in wholes:
-        switch = best_own(stepped, *(on[place] for place in (whole.place, whole.first, whole.second)))
+        switch = best_own(stepped, on[whole.place], on[whole.first], on[whole.second])
         if switch is not None:
             told[whole.place] = tokens_reaching(evaluation, switch.detector, switch.threshold)
     return score_predictions(told, means.asking.eval, means.resamples)
@@ -157,24 +160,31 @@ def _for_a_part(detection: Detection, units: Integers, part: int) -> Integers:
     return detection.detector[units[order], part].astype(np.int64)
 
 
-def best_both(
-    stepped: Levels, activity: Activity, firsts: Integers, seconds: Integers, on: Integers,
-    of_first: NDArray[np.bool_], of_second: NDArray[np.bool_],
-) -> Combination | None:  # fmt: skip
-    """The AND of two different units with the largest F1 over all pairs of the levels that are `of_first` and
-    `of_second` `[detectors, LEVELS]`: where a unit tells its part no worse than the pair. None where there are no
-    two."""
+@dataclass(frozen=True)
+class Part:
+    """The detectors that tell a part best, and at which levels `[detectors of all, LEVELS]` a detector tells it no
+    worse than the pair."""
+
+    detectors: Integers
+    levels: NDArray[np.bool_]
+
+
+def best_both(stepped: Levels, activity: Activity, firsts: Part, seconds: Part, on: Integers) -> Combination | None:
+    """The AND of two different units with the largest F1 over all pairs of levels; None where there are no two."""
     best: Combination | None = None
     positive = np.zeros(activity.n_tokens, bool)
     positive[on] = True
-    level_of = {int(d): _level_of(stepped, activity, int(d)) for d in np.unique(np.concatenate([firsts, seconds]))}
-    for first in firsts.tolist():
-        for second in seconds.tolist():
+    level_of = {
+        int(d): _level_of(stepped, activity, int(d))
+        for d in np.unique(np.concatenate([firsts.detectors, seconds.detectors]))
+    }
+    for first in firsts.detectors.tolist():
+        for second in seconds.detectors.tolist():
             if first // 2 == second // 2:
                 continue
             cell = level_of[first] * (LEVELS + 1) + level_of[second]
             said, right = (_reaching(cell[where]) for where in (slice(None), positive))
-            f1 = 2 * right / (said + len(on)) * of_first[first][:, None] * of_second[second]
+            f1 = 2 * right / (said + len(on)) * firsts.levels[first][:, None] * seconds.levels[second]
             a, b = (int(place) for place in np.unravel_index(f1.argmax(), f1.shape))
             if f1[a, b] > (0 if best is None else best.f1):
                 switches = Switch(first, float(stepped.cuts[first, a])), Switch(second, float(stepped.cuts[second, b]))

@@ -41,9 +41,8 @@ def levels(activity: Activity) -> Levels:
     # One more than the level, since a sparse array forgets zeros.
     by_detector = csc_array((level + 1, activity.tokens, activity.indptr), shape=(activity.n_tokens, detectors))
     by_token = by_detector.tocsr()
-    return Levels(
-        by_token.indptr.astype(np.int64), by_token.indices.astype(np.int32), by_token.data - np.uint8(1), cuts, tokens
-    )
+    stepped = (by_token.data - 1).astype(np.uint8)
+    return Levels(by_token.indptr.astype(np.int64), by_token.indices.astype(np.int32), stepped, cuts, tokens)
 
 
 @jit

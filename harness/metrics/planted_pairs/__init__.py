@@ -17,7 +17,7 @@ from pydantic import Field
 
 from harness.base.settings import Strict
 from harness.metrics.concepts.detection import detect
-from harness.metrics.concepts.tokens import Asked, asked, numbered
+from harness.metrics.concepts.tokens import Asked, Wanted, asked, numbered
 from harness.metrics.joint.pairs import Fired, fired
 from harness.metrics.metric import register
 from harness.metrics.planted_pairs.choosing import (
@@ -131,13 +131,13 @@ def _asked(evaluation: Evaluation, options: Options) -> Asked:
     assert evaluation.load_labels is not None
     batches = evaluation.batches(evaluation.codes_sequences, dev=True)
     dev_documents = np.concatenate([batch.document.reshape(-1).cpu().numpy() for batch in batches])
+    dev, ev = (only_parts(evaluation.load_labels(split)) for split in ("dev", "eval"))
     return asked(
-        only_parts(evaluation.load_labels("dev")),
-        only_parts(evaluation.load_labels("eval")),
+        dev,
+        ev,
         numbered(dev_documents),
         numbered(evaluation.document_of_codes().numpy()),
-        options.least,
-        options.documents,
+        Wanted(options.least, options.documents, len(dev.concepts), 0),
     )
 
 

@@ -64,7 +64,7 @@ def only_parts(labels: Labels) -> Labels:
     here = kept[labels.held]
     before = np.concatenate([[0], np.cumsum(here)])
     held = (np.cumsum(kept) - 1)[labels.held[here]].astype(np.int32)
-    return Labels(tuple(itertools.compress(labels.concepts, kept)), before[labels.indptr], held)
+    return Labels(tuple(itertools.compress(labels.concepts, kept)), before[labels.indptr], held, labels.known)
 
 
 def planted(concepts: tuple[Concept, ...], asking: Asked) -> tuple[list[ConceptPair], list[str]]:

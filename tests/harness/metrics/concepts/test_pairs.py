@@ -62,7 +62,7 @@ def test_idle_units_do_not_close_the_gap():
     idle = [
         np.concatenate([in_combination(t, s), noise(s + 50, units=600)], 1) for t, s in zip(truth, (3, 4), strict=True)
     ]
-    many = told(*idle, truth)
+    many = told(idle[0], idle[1], truth)
     assert many.joint[BIRD] - many.single[BIRD] >= few.joint[BIRD] - few.single[BIRD] - 0.01
 
 

@@ -102,7 +102,12 @@ def test_pairs_are_those_that_the_corpus_names_and_others_that_hold_together_oft
 
 
 def test_only_concepts_that_are_parts_are_looked_for() -> None:
-    labels = Labels((NAMES[0], Concept("z", "topic"), NAMES[1], AB), np.array([0, 2, 2, 4]), np.array([0, 1, 2, 3]))
+    labels = Labels(
+        (NAMES[0], Concept("z", "topic"), NAMES[1], AB),
+        np.array([0, 2, 2, 4]),
+        np.array([0, 1, 2, 3]),
+        np.ones(3, bool),
+    )
     found = only_parts(labels)
     assert [concept.name for concept in found.concepts] == ["a", "b"]
     assert found.indptr.tolist() == [0, 1, 1, 2]

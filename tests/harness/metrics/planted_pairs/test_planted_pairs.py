@@ -69,7 +69,7 @@ class Split:
             pair = [CONCEPTS + token] if token < PAIRS else []
             rows.append(sorted([*TOKENS[token], *pair, len(LABELLED) - 1]))
         indptr = np.cumsum([0, *(len(row) for row in rows)])
-        return Labels(LABELLED, indptr, np.array(list(itertools.chain(*rows)), np.int32))
+        return Labels(LABELLED, indptr, np.array(list(itertools.chain(*rows)), np.int32), np.ones(len(rows), bool))
 
 
 def built(order: np.ndarray | None = None, layers: tuple[int, int] = (0, 0)) -> System:
