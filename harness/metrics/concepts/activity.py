@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from kernels.codes import Codes
-from kernels.threads import jit, parallel
 
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -63,7 +62,7 @@ def activity(parts: Sequence[Codes]) -> Activity:
         by_unit = by_token.tocsc()
         here_tokens, here_values = by_unit.indices.astype(np.int32), by_unit.data.astype(np.float32)
         bounds = by_unit.indptr.astype(np.int64)
-        parallel(_strongest_first, len(bounds) - 1, bounds, here_tokens, here_values)
+        _strongest_first(bounds, here_tokens, here_values)
         indptrs.append(bounds[1:] + offset)
         offset += int(bounds[-1])
         tokens.append(here_tokens)
@@ -71,11 +70,10 @@ def activity(parts: Sequence[Codes]) -> Activity:
     return Activity(n_tokens, np.concatenate(indptrs), np.concatenate(tokens), np.concatenate(values))
 
 
-@jit
-def _strongest_first(indptr, tokens, values, start, stop):
-    """Sorts every column by value, descending; equal values keep the order of their tokens."""
-    for column in range(start, stop):
-        first, last = indptr[column], indptr[column + 1]
-        order = np.argsort(-values[first:last], kind="mergesort")
-        tokens[first:last] = tokens[first:last][order]
-        values[first:last] = values[first:last][order]
+def _strongest_first(indptr: Integers, tokens: NDArray[np.int32], values: Floats) -> None:
+    """Sorts every column by value, descending, in place. Numpy sorts with the vector units; equal values may end in any
+    order, which no threshold sees."""
+    for first, last in zip(indptr[:-1].tolist(), indptr[1:].tolist(), strict=True):
+        if last - first > 1:
+            order = np.argsort(-values[first:last]) + first
+            tokens[first:last], values[first:last] = tokens[order], values[order]
