@@ -51,9 +51,10 @@ class Prefix:
         self._whole = self._model.model.shared is not None
         self._into: list[Tensor] = []  # of every layer: its input `[length, d_model]`; last, the last one's output
         self._read: dict[Site, Tensor] = {}  # what the units of a site read, `[length, d_model]`
+        self._out: dict[Site, Tensor] = {}  # what the site's output is
 
-        def keep(site: Site, x: Tensor, _y: Tensor) -> None:
-            self._read[site] = x[0]
+        def keep(site: Site, x: Tensor, y: Tensor) -> None:
+            self._read[site], self._out[site] = x[0], y[0]
 
         with contextlib.ExitStack() as stack:
             stack.enter_context(system.amending({site: partial(keep, site) for site in system.sites}))
@@ -67,6 +68,10 @@ class Prefix:
     @property
     def dtype(self) -> torch.dtype:
         return self._into[0].dtype
+
+    def residual(self, positions: Tensor) -> Tensor:
+        """`[n, d_model]`: what comes to the final norm natively."""
+        return self._into[-1][positions]
 
     @torch.no_grad()
     def written(self, site: Site, positions: Tensor, units: Tensor, values: Tensor) -> Tensor:
@@ -92,13 +97,16 @@ class Prefix:
         positions: Tensor,
         edits: Mapping[Site, Entries] | None = None,
         pushes: Mapping[Site, Tensor] | None = None,
+        *,
+        held: bool = False,
     ) -> Tensor:
         """Logits of the next token `[variants, vocabulary]` after positions `[variants]` of this sequence.
 
         edits: what units are set to, in the rows of `positions`; gates, other codes of the site and a dictionary's
         error stay as they are, everything downstream runs. A unit at a later site that is set holds its value whatever
         an earlier edit would make of it; other units there respond. pushes: vectors `[variants, d_model]` added to a
-        site's output.
+        site's output. held: at every site, what its units do not write (a dictionary's error, a side MLP) stays the
+        native one, so that only units respond.
         """
         edits = {site: entries for site, entries in (edits or {}).items() if len(entries.row)}
         pushes = pushes or {}
@@ -107,12 +115,12 @@ class Prefix:
         place = order.argsort()
         positions, first = positions[order], first[order]
         amend: dict[Site, Callable[[Tensor, Tensor], Tensor]] = {}
-        for site in sorted({*edits, *pushes}):
+        for site in sorted({*edits, *pushes, *(self.system.sites if held else ())}):
             entries = edits.get(site)
             if entries is not None:
                 entries = replace(entries, row=place[entries.row])
             push = pushes[site][order] if site in pushes else None
-            amend[site] = partial(self._amended, site, positions, first, entries, push)
+            amend[site] = partial(self._amended, site, positions, first, entries, push, held)
         x = self._into[0][:0]
         angles = self._model.model.rotary_emb(self._into[0], positions[None])
         earlier = torch.arange(len(self.tokens), device=positions.device) < positions[:, None]
@@ -147,12 +155,15 @@ class Prefix:
         first: Tensor,
         entries: Entries | None,
         push: Tensor | None,
+        held: bool,
         x: Tensor,
         y: Tensor,
     ) -> Tensor:
         """Output y of a site for x, both `[1, variants that run, d_model]`, after its edits and pushes."""
         x, out = x[0], y[0]
         n = len(x)
+        if held:
+            out = self._by_units(site, x, positions[:n]) + self._unexplained(site, positions[:n])
         if entries is not None:
             rows = torch.stack([torch.zeros_like(positions[:n]), positions[:n]], dim=1)
             readers, of = self._readers(site, positions, first[:n], entries.row)
@@ -163,6 +174,18 @@ class Prefix:
             codes = _codes(token, entries.unit, change, rows[edited], dictionary.n_units)
             out = out.index_add(0, edited, dictionary.write(codes, x[edited]))
         return (out if push is None else out + push[:n].to(out.dtype))[None]
+
+    def _by_units(self, site: Site, x: Tensor, positions: Tensor) -> Tensor:
+        """What units write at `positions` for inputs x, both of `[n]` variants."""
+        rows = torch.stack([torch.zeros_like(positions), positions], dim=1)
+        dictionary = self.system.decomposition[site]
+        return dictionary.write(dictionary.read(x, rows), x)
+
+    def _unexplained(self, site: Site, positions: Tensor) -> Tensor:
+        """What the site's output natively has beside what its units write. `[n, d_model]`"""
+        own = positions.unique()
+        rest = self._out[site][own] - self._by_units(site, self._read[site][own], own)
+        return rest[torch.searchsorted(own, positions)]
 
     def _readers(self, site: Site, positions: Tensor, first: Tensor, edited: Tensor) -> tuple[Tensor, Tensor]:
         """Variants whose codes are read, and which of these stands for each of the variants `edited` `[m]`: those of

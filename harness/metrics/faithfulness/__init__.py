@@ -1,0 +1,122 @@
+"""What a unit does: whether its write says what taking it away does, whether a short description keeps it, what is left
+of the model on a part of its units.
+
+`predicted.py` compares the direct path with the effect that is measured, `legibility.py` puts a described value in
+place of the unit's own, `subsets.py` keeps some units of each token. Controls: directions drawn at random and as long,
+other units' rules, units kept at random, and the untrained subject's row. [U: the figures]
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from pydantic import Field
+
+from harness.base.settings import Strict
+from harness.metrics.faithfulness import legibility, predicted
+from harness.metrics.faithfulness.curves import curves
+from harness.metrics.faithfulness.sampling import Sample, draw
+from harness.metrics.joint.pairs import Fired, fired
+from harness.metrics.metric import register
+from harness.systems.evaluation import Evaluation
+from harness.systems.system import Site
+from harness.tables.measurement import Direction, Measurement, not_applicable
+from harness.tables.statistics import unit_bootstrap
+
+VERSION = 1
+LEAST = 10  # units below which nothing is said
+MAIN = ("correlation", "explained", "legible_rule", "best_25", "against_75")
+
+
+class Options(Strict):
+    """How much is asked."""
+
+    units: int = Field(default=96, ge=2, description="Units in all, equally many of every site.")
+    contexts: int = Field(default=48, ge=2, description="Tokens of each unit, on which it fires.")
+    active: int = Field(default=16, ge=1, description="Strongest units of a token at a site that count as firing.")
+    sequences: int = Field(default=32, ge=1, description="Evaluation sequences that subsets of units are read on.")
+    seed: int = Field(default=0, ge=0, description="Draws units, contexts, directions and subsets.")
+
+
+def measure(evaluation: Evaluation, options: Options) -> list[Measurement]:
+    """Of units that fire often enough, drawn equally from every site; intervals resample units, those of losses
+    documents.
+
+    - correlation: cosine between the logits' change that a unit's write alone predicts and the change when it is taken
+      away; explained: share of the latter's square (−1 at least); correlation_layer_<n>; <figure>_random: of directions
+      drawn at random, as long, in the same contexts; <figure>_above_random. In the last layer only the norm's scale is
+      between the two; further down, what later layers make of it;
+    - through_rest: share of the effect that runs through what no unit of a later site explains: a dictionary's error, a
+      side MLP;
+    - legible_mean, legible_token, legible_rule: share of the effect that is left when the unit's value is the same
+      wherever it fires, depends on the token alone, or on a mined rule; legible_other: on the rule of another unit;
+    - random_<share>, best_<share>, worst_<share>, against_<share>: bits per byte above the native model when each token
+      keeps that percentage of its units of every site: at random, the most or the least helpful first, chosen against
+      the model. order_area: mean of random less best over shares; units_90: units a token and site, the most helpful
+      first, from which on at least 90% of what all units give (against none) is there.
+    """
+    rng = np.random.default_rng([options.seed, 31])
+    dev = fired(evaluation, evaluation.batches(evaluation.codes_sequences, dev=True), options.active)
+    test = fired(evaluation, evaluation.batches(evaluation.codes_sequences), options.active)
+    sample = draw(test, options.units, options.contexts, rng)
+    found = curves(evaluation, options.sequences, options.seed).measurements()
+    if len(sample.units) < LEAST:
+        reason = f"underpowered: {len(sample.units)} units fire on {options.contexts} tokens, {LEAST} needed"
+        return found + not_applicable([f"faithfulness/{name}" for name in MAIN[:3]], VERSION, reason)
+    found = _effects(evaluation, sample, rng) + _legible(evaluation, dev, test, sample, options, rng) + found
+    return found
+
+
+def _effects(evaluation: Evaluation, sample: Sample, rng: np.random.Generator) -> list[Measurement]:
+    effects = predicted.effects(evaluation.system, evaluation.split, sample, rng)
+    layer = np.array([site.layer for site, _ in sample.units])
+    saw = f"{len(sample.units)} units in {len(sample) // len(sample.units)} contexts each"
+    found = []
+    for name, own, random in (
+        ("correlation", effects.units.correlation(), effects.random.correlation()),
+        ("explained", effects.units.explained(), effects.random.explained()),
+    ):
+        found += [
+            _mean(evaluation, name, own, "higher", saw),
+            _mean(evaluation, f"{name}_random", random, "none", saw),
+            _mean(evaluation, f"{name}_above_random", own - random, "higher", saw),
+        ]
+    correlation = effects.units.correlation()
+    for number in np.unique(layer):
+        found.append(_mean(evaluation, f"correlation_layer_{number}", correlation[layer == number], "higher", saw))
+    held = effects.through_units
+    through = 1 - np.divide(held.pm, held.mm, out=np.ones(len(held.mm)), where=held.mm > 0)
+    return [*found, _mean(evaluation, "through_rest", through, "lower", saw)]
+
+
+def _legible(
+    evaluation: Evaluation, dev: dict[Site, Fired], test: dict[Site, Fired], sample: Sample, options: Options,
+    rng: np.random.Generator,
+) -> list[Measurement]:  # fmt: skip
+    texts = [legibility.pieces(evaluation, dev=split) for split in (True, False)]
+    described = [
+        legibility.describe(site, unit, dev[site], texts[0], test[site], texts[1], rng)
+        for site, unit in sample.units
+        if (dev[site].unit == unit).sum() >= legibility.LEAST
+    ]
+    names = [f"legible_{name}" for name in legibility.DESCRIPTIONS]
+    if len(described) < LEAST:
+        reason = f"underpowered: {len(described)} units fire on {legibility.LEAST} tokens of dev, {LEAST} needed"
+        return not_applicable([f"faithfulness/{name}" for name in names], VERSION, reason)
+    described = legibility.with_other(described)
+    drawn = legibility.contexts(described, options.contexts // 2, rng)
+    share = legibility.survives(evaluation.system, evaluation.split, described, drawn)
+    saw = f"{len(described)} units"
+    return [
+        _mean(evaluation, name, share[:, place], "none" if name == "legible_other" else "higher", saw)
+        for place, name in enumerate(names)
+    ]
+
+
+def _mean(evaluation: Evaluation, name: str, values: np.ndarray, direction: Direction, saw: str) -> Measurement:
+    replicates = unit_bootstrap(values, None, evaluation.resamples)
+    return Measurement(
+        f"faithfulness/{name}", float(values.mean()), "share", direction, VERSION, replicates, "units", saw=saw
+    )
+
+
+register("faithfulness", measure, Options, VERSION)
