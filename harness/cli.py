@@ -201,6 +201,32 @@ def log_(results: Annotated[Path, typer.Argument(help="A results folder whose fi
 
 
 @app.command()
+def steer(
+    system: Annotated[str, typer.Argument(help="A row of the experiment, such as dense+topk.")],
+    unit: Annotated[str, typer.Argument(help="Layer and number of the unit: 1:345.")],
+    prompt: Annotated[str, typer.Option(help="What the text begins with.")] = "",
+    value: Annotated[float | None, typer.Option(help="What the unit is held at. Default: high, for this unit.")] = None,
+    tokens: Annotated[int, typer.Option(min=1, help="How many tokens are written.")] = 40,
+    experiment: Annotated[
+        str, typer.Option(help="A name or the path of a .yaml file; it must have been run.")
+    ] = "quickstart",
+    seed: Annotated[int, typer.Option(help="Which seed of the row.")] = 0,
+    draw: Annotated[
+        int | None, typer.Option(help="Draw tokens with this seed. Default: the likeliest each time.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 or auto (cuda where there is one).")] = "auto",
+) -> None:
+    """Hold one unit at a value and let the model write, beside what it writes by itself."""
+    from harness.run.opened import open_row
+    from harness.run.steering import steer as lines
+    from harness.store.stages import Store
+
+    opened = open_row(experiment, system, seed, _numerics(device, "float32"), Store(store_root()))
+    for line in lines(opened, unit, value, prompt, tokens, draw):
+        _say(line)
+
+
+@app.command()
 def doctor() -> None:
     """Check this installation: each thing is ok, or what to do. Exit 0 when nothing is broken."""
     from harness.run.doctor import checks

@@ -8,11 +8,15 @@ other units' rules, units kept at random, and the untrained subject's row. [U: t
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from pydantic import Field
 
 from harness.base.settings import Strict
-from harness.metrics.faithfulness import legibility, predicted
+from harness.metrics.concepts.tellers import concepts_of
+from harness.metrics.concepts.tokens import Wanted
+from harness.metrics.faithfulness import legibility, predicted, steering
 from harness.metrics.faithfulness.curves import curves
 from harness.metrics.faithfulness.sampling import Sample, draw
 from harness.metrics.joint.pairs import Fired, fired
@@ -34,6 +38,7 @@ class Options(Strict):
     contexts: int = Field(default=48, ge=2, description="Tokens of each unit, on which it fires.")
     active: int = Field(default=16, ge=1, description="Strongest units of a token at a site that count as firing.")
     sequences: int = Field(default=32, ge=1, description="Evaluation sequences that subsets of units are read on.")
+    concepts: int = Field(default=32, ge=0, description="Concepts that are steered to, drawn evenly from their kinds.")
     seed: int = Field(default=0, ge=0, description="Draws units, contexts, directions and subsets.")
 
 
@@ -52,7 +57,9 @@ def measure(evaluation: Evaluation, options: Options) -> list[Measurement]:
     - random_<share>, best_<share>, worst_<share>, against_<share>: bits per byte above the native model when each token
       keeps that percentage of its units of every site: at random, the most or the least helpful first, chosen against
       the model. order_area: mean of random less best over shares; units_90: units a token and site, the most helpful
-      first, from which on at least 90% of what all units give (against none) is there.
+      first, from which on at least 90% of what all units give (against none) is there;
+    - steered: log odds, that the tokens a concept speaks through gain where it does not hold, when the unit that tells
+      it is held high; steered_random: another unit that fires as often.
     """
     rng = np.random.default_rng([options.seed, 31])
     dev = fired(evaluation, evaluation.batches(evaluation.codes_sequences, dev=True), options.active)
@@ -63,7 +70,7 @@ def measure(evaluation: Evaluation, options: Options) -> list[Measurement]:
         reason = f"underpowered: {len(sample.units)} units fire on {options.contexts} tokens, {LEAST} needed"
         return found + not_applicable([f"faithfulness/{name}" for name in MAIN[:3]], VERSION, reason)
     found = _effects(evaluation, sample, rng) + _legible(evaluation, dev, test, sample, options, rng) + found
-    return found
+    return found + _steered(evaluation, dev, options, rng)
 
 
 def _effects(evaluation: Evaluation, sample: Sample, rng: np.random.Generator) -> list[Measurement]:
@@ -112,6 +119,28 @@ def _legible(
     ]
 
 
+def _steered(
+    evaluation: Evaluation, dev: dict[Site, Fired], options: Options, rng: np.random.Generator
+) -> list[Measurement]:
+    asking = concepts_of(evaluation, Wanted(50, 3, options.concepts, options.seed))
+    chosen = steering.choose(evaluation, dev, asking, evaluation.split.length, rng)
+    if len(chosen.own) < 2:
+        reason = f"{len(chosen.own)} of {len(asking.concepts)} concepts have a unit with dev F1 {steering.TOLD}"
+        return not_applicable(["faithfulness/steered"], VERSION, reason)
+    sequences = min(options.sequences, evaluation.codes_sequences)
+    own, other = (steering.log_odds(evaluation, units, sequences) for units in (chosen.own, chosen.other))
+    saw = f"{len(own)} concepts that a unit tells"
+
+    def stated(name: str, values: np.ndarray, direction: Direction) -> Measurement:
+        return replace(_mean(evaluation, name, values, direction, saw), unit="log odds")
+
+    return [
+        stated("steered", own, "higher"),
+        stated("steered_random", other, "none"),
+        stated("steered_above_random", own - other, "higher"),
+    ]
+
+
 def _mean(evaluation: Evaluation, name: str, values: np.ndarray, direction: Direction, saw: str) -> Measurement:
     replicates = unit_bootstrap(values, None, evaluation.resamples)
     return Measurement(
@@ -119,4 +148,4 @@ def _mean(evaluation: Evaluation, name: str, values: np.ndarray, direction: Dire
     )
 
 
-register("faithfulness", measure, Options, VERSION)
+register("faithfulness", measure, Options, VERSION, labels=True)

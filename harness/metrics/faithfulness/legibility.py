@@ -1,10 +1,10 @@
 """How much of what a unit does is left when a short description says when it fires, and how much?
 
-A rank-1 unit adds act(uᵀx) v: the direction is fixed, the number is all there is to describe. Here the number comes from
-a description in place of x: always the same where the unit fires, the mean over tokens that are the same, or the mean
-where a mined rule matches and nothing elsewhere. It is put in the running model, in contexts in which the unit fires
-and in those in which only the description says so. A unit whose behaviour survives is characterised by what a person
-can write down. [U: ours]
+A rank-1 unit adds act(uᵀx) v: the direction is fixed, the number is all there is to describe. Here the number comes
+from a description in place of x: always the same where the unit fires, the mean over tokens that are the same, or the
+mean where a mined rule matches and nothing elsewhere. It is put in the running model, in contexts in which the unit
+fires and in those in which only the description says so. A unit whose behaviour survives is characterised by what a
+person can write down. [U: ours]
 """
 
 from __future__ import annotations

@@ -10,13 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from pydantic import Field
 
 from harness.base.settings import Strict
-from harness.metrics.concepts.activity import Activity, activity
-from harness.metrics.concepts.detection import detect
-from harness.metrics.concepts.tokens import Wanted, asked, numbered
+from harness.metrics.concepts.tellers import concepts_of, tellers
+from harness.metrics.concepts.tokens import Wanted, numbered
 from harness.metrics.joint.pairs import Fired, fired
 from harness.metrics.metric import register
 from harness.metrics.specialisation import information, knockout
@@ -25,7 +23,6 @@ from harness.systems.evaluation import Evaluation
 from harness.systems.system import Site
 from harness.tables.measurement import Direction, Measurement, not_applicable
 from harness.tables.statistics import resampled_sums, unit_bootstrap
-from kernels.codes import Codes
 
 VERSION = 1
 SHUFFLES = 20
@@ -153,34 +150,19 @@ def _names(evaluation: Evaluation) -> dict[int, str]:
 def _erased(
     evaluation: Evaluation, dev: dict[Site, Fired], options: Options, rng: np.random.Generator
 ) -> list[Measurement]:
-    assert evaluation.load_labels is not None, "registered as reading labels"
-    labels = [evaluation.load_labels(split) for split in ("dev", "eval")]
-    documents = []
-    for is_dev in (True, False):
-        batches = evaluation.batches(evaluation.codes_sequences, dev=is_dev)
-        documents.append(numbered(np.concatenate([b.document.reshape(-1).cpu().numpy() for b in batches])))
-    wanted = Wanted(50, 3, options.concepts, options.seed)
-    asking = asked(labels[0], labels[1], documents[0], documents[1], wanted)
     names = [f"specialisation/{name}" for name in ("erased_own", "erased_elsewhere", "erased_selectivity")]
+    asking = concepts_of(evaluation, Wanted(50, 3, options.concepts, options.seed))
     if not asking.concepts:
         return not_applicable(names, VERSION, "no concept holds often enough")
-    codes = {site: _activity(one) for site, one in dev.items()}
+    counts = {site: np.bincount(one.unit, minlength=one.n_units) for site, one in dev.items()}
     runs: list[knockout.Units] = []
     erased: list[int] = []
-    told = {site: detect(one, asking.dev, one, asking.dev).chosen for site, one in codes.items()}
-    for concept in range(len(asking.concepts)):
-        of = [
-            (float(f1[unit, concept]), site, int(unit))
-            for site, f1 in told.items()
-            for unit in np.flatnonzero(f1[:, concept] >= TOLD)
-        ]
-        of = sorted(of, key=lambda one: -one[0])[:MOST]
-        if not of:
-            continue
-        chosen = {site: np.array([unit for _, at, unit in of if at == site], np.int64) for site in dev}
-        counts = {site: np.bincount(one.unit, minlength=one.n_units) for site, one in dev.items()}
-        runs += [chosen, {site: knockout.as_often(units, counts[site], rng) for site, units in chosen.items()}]
-        erased.append(concept)
+    for concept, told in enumerate(tellers(dev, asking, TOLD)):
+        if told:
+            of = told[:MOST]
+            chosen = {site: np.array([one.unit for one in of if one.site == site], np.int64) for site in dev}
+            runs += [chosen, {site: knockout.as_often(units, counts[site], rng) for site, units in chosen.items()}]
+            erased.append(concept)
     if not erased:
         return not_applicable(names, VERSION, f"no unit tells one of {len(asking.concepts)} concepts with F1 {TOLD}")
     sequences = min(options.sequences, evaluation.codes_sequences)
@@ -189,14 +171,6 @@ def _erased(
     holds = asking.eval.matrix().toarray().astype(bool)[where.source]  # on the token that predicts the target
     found = _selectivity(evaluation, "erased", rises, holds[:, erased].T, where.document)
     return [*found, _plain("erased", float(len(erased)), "concepts")]
-
-
-def _activity(of: Fired) -> Activity:
-    order = np.lexsort((of.unit, of.token))
-    indptr = np.concatenate([[0], np.cumsum(np.bincount(of.token, minlength=of.n_tokens))])
-    units, values = (torch.from_numpy(column[order]) for column in (of.unit.astype(np.int64), of.value))
-    rows = torch.zeros(of.n_tokens, 2, dtype=torch.long)
-    return activity([Codes(torch.from_numpy(indptr), units, values, rows, of.n_units)])
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,113 @@
+"""Does holding a unit high say more of what its concept says?
+
+A concept speaks through the tokens that follow it more often than they follow anything else, counted on dev. The unit
+that tells it best there (F1 of `TOLD` or more), held at its high value where the concept does not hold, should raise
+their odds, and more than another unit of the site that fires about as often. [U: ours]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from harness.metrics.concepts.tellers import tellers
+from harness.metrics.concepts.tokens import Asked, Held
+from harness.metrics.joint.pairs import Fired
+from harness.metrics.specialisation.knockout import as_often
+from harness.systems.clamping import clamped
+from harness.systems.evaluation import Evaluation
+from harness.systems.system import Site
+
+SAID = 5  # tokens through which a concept speaks
+TOLD = 0.5
+HIGH = 0.95  # quantile of a unit's values on dev
+
+
+@dataclass(frozen=True)
+class Steered:
+    """A unit to hold at `value`, the tokens `[SAID]` of its concept, and the tokens of eval on which it does not hold
+    `[tokens]` bool."""
+
+    site: Site
+    unit: int
+    value: float
+    said: np.ndarray
+    elsewhere: np.ndarray
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Units of concepts, and for each another one of its site that fires about as often."""
+
+    own: list[Steered]
+    other: list[Steered]
+
+
+def choose(
+    evaluation: Evaluation, dev: Mapping[Site, Fired], asking: Asked, length: int, rng: np.random.Generator
+) -> Chosen:
+    ids = np.concatenate(
+        [b.input_ids.reshape(-1).cpu().numpy() for b in evaluation.batches(evaluation.codes_sequences, dev=True)]
+    )
+    vocabulary = evaluation.system.model.config.vocab_size
+    said = spoken(ids, asking.dev, vocabulary, length)
+    holds = asking.eval.matrix().toarray().astype(bool)
+    chosen = Chosen([], [])
+    for concept, told in enumerate(tellers(dev, asking, TOLD)):
+        if not told:
+            continue
+        site, unit = told[0].site, told[0].unit
+        counts = np.bincount(dev[site].unit, minlength=dev[site].n_units)
+        near = as_often(np.array([unit]), counts, rng)
+        if len(near):
+            for into, number in ((chosen.own, unit), (chosen.other, int(near[0]))):
+                into.append(Steered(site, number, high(dev[site], number), said[concept], ~holds[:, concept]))
+    return chosen
+
+
+def high(fired: Fired, unit: int) -> float:
+    """The value whose size is the `HIGH` quantile of the unit's."""
+    values = fired.value[fired.unit == unit]
+    return float(values[np.argsort(np.abs(values), kind="stable")[int(HIGH * (len(values) - 1))]])
+
+
+def spoken(ids: np.ndarray, held: Held, vocabulary: int, length: int) -> np.ndarray:
+    """The `SAID` tokens whose log odds to come next a concept raises most, one added to each count.
+    `[concepts, SAID]`"""
+    follows = np.arange(len(ids)) % length != length - 1
+    next_ids = np.append(ids[1:], 0)
+    with_ = np.ones((held.n_concepts, vocabulary))
+    token = np.repeat(np.arange(held.n_tokens), np.diff(held.indptr))
+    kept = follows[token]
+    np.add.at(with_, (held.concepts[kept], next_ids[token[kept]]), 1)
+    everything = np.bincount(next_ids[follows], minlength=vocabulary) + 1.0
+    without = np.maximum(everything - with_, 1.0)
+    odds = np.log(with_ / with_.sum(1, keepdims=True)) - np.log(without / without.sum(1, keepdims=True))
+    return np.argsort(-odds, axis=1, kind="stable")[:, :SAID]
+
+
+@torch.no_grad()
+def log_odds(evaluation: Evaluation, units: list[Steered], sequences: int) -> np.ndarray:
+    """Mean change of the log odds of what each unit's concept says, over tokens without the concept. `[units]`"""
+    system, sums = evaluation.system, np.zeros((len(units), 2))
+    start = 0
+    for batch in evaluation.batches(sequences):
+        n = batch.input_ids.numel()
+
+        def odds(said: np.ndarray, input_ids: Tensor = batch.input_ids) -> Tensor:
+            logits = system.model(input_ids, use_cache=False).logits.float().flatten(0, 1)
+            share = logits.softmax(-1)[:, torch.as_tensor(said, device=logits.device)].sum(-1).double()
+            return torch.log(share.clamp(1e-9, 1 - 1e-9)) - torch.log1p(-share.clamp(1e-9, 1 - 1e-9))
+
+        for place, one in enumerate(units):
+            before = odds(one.said)
+            with system.running({one.site: clamped(one.unit, one.value)}):
+                after = odds(one.said)
+            here = one.elsewhere[start : start + n]
+            sums[place] += (after - before).cpu().numpy()[here].sum(), here.sum()
+        start += n
+    return sums[:, 0] / np.maximum(sums[:, 1], 1)
