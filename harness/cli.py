@@ -227,6 +227,32 @@ def steer(
 
 
 @app.command()
+def trace(
+    system: Annotated[str, typer.Argument(help="A row of the experiment, such as dense+topk.")],
+    prompt: Annotated[str, typer.Option(help="The text whose next token is explained.")],
+    out: Annotated[Path, typer.Option(help="The page.")] = LOCAL_RESULTS / "trace.html",
+    share: Annotated[
+        float, typer.Option(min=0.1, max=1.0, help="Share of the paths, and of what each node reads, that is drawn.")
+    ] = 0.8,
+    followed: Annotated[int, typer.Option(min=1, help="Units whose sources are found.")] = 128,
+    experiment: Annotated[
+        str, typer.Option(help="A name or the path of a .yaml file; it must have been run.")
+    ] = "quickstart",
+    seed: Annotated[int, typer.Option(help="Which seed of the row.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 or auto (cuda where there is one).")] = "auto",
+) -> None:
+    """Draw which units the next token of a prompt runs through, and what each adds to what."""
+    from harness.run.opened import open_row
+    from harness.run.tracing import write_trace
+    from harness.store.stages import Store
+
+    opened = open_row(experiment, system, seed, _numerics(device, "float32"), Store(store_root()))
+    path, graph = write_trace(opened, prompt, followed, share, out)
+    _say(f"{len(graph.nodes)} nodes; replacement {graph.replacement:.0%}, completeness {graph.completeness:.0%}")
+    _say(f"page: {path}")
+
+
+@app.command()
 def doctor() -> None:
     """Check this installation: each thing is ok, or what to do. Exit 0 when nothing is broken."""
     from harness.run.doctor import checks

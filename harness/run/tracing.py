@@ -1,0 +1,61 @@
+"""`harness trace`: which units a system's next token runs through, drawn for one prompt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from harness.base.errors import BadInput
+from harness.corpus.tokenizer import shown
+from harness.report import trace as drawing
+from harness.run.opened import Opened
+from harness.systems.attribution import Graph, Node, trace
+from kernels.codes import Codes
+
+PROMOTED = 4  # tokens that are shown of what a unit writes
+
+
+def write_trace(opened: Opened, prompt: str, followed: int, share: float, out: Path) -> tuple[Path, Graph]:
+    """share: of the influence, and of the edges into every node, that is drawn."""
+    system, tokenizer = opened.system, opened.evaluation.tokenizer
+    assert tokenizer is not None
+    ids = [tokenizer.eos_token_id, *tokenizer.encode(prompt, add_special_tokens=False)]
+    limit = system.model.config.max_position_embeddings
+    if len(ids) < 2:
+        raise BadInput("the prompt is empty: there is nothing to trace")
+    if len(ids) > limit:
+        raise BadInput(f"the prompt has {len(ids)} tokens, {limit} fit")
+    graph = trace(system, torch.tensor(ids, device=system.device), followed=followed, share=share)
+
+    def word(token: int) -> str:
+        return repr(shown(tokenizer, token))[1:-1].replace(" ", "␣")
+
+    def name(node: Node) -> str:
+        if node.kind == "token":
+            return word(node.unit)
+        if node.kind == "prediction":
+            return f"{word(node.unit)} {node.value:.0%}"
+        where = f"{node.site}, after {word(graph.tokens[node.position])}"
+        if node.kind == "rest":
+            return f"what no unit explains at {where}"
+        said = " ".join(word(token) for token in _promoted(opened, node))
+        return f"unit {node.unit} at {where}: {node.value:.3g}, promotes {said}"
+
+    return drawing.write(drawing.page(graph, system.name, [word(token) for token in ids], name, share), out), graph
+
+
+@torch.no_grad()
+def _promoted(opened: Opened, node: Node) -> list[int]:
+    """Tokens whose logits the unit's write raises most where it fires on this prompt."""
+    assert node.site is not None
+    system = opened.system
+    dictionary = system.decomposition[node.site]
+    x = torch.zeros(1, system.model.config.hidden_size, device=system.device)
+    one = Codes(
+        torch.tensor([0, 1], device=x.device), torch.tensor([node.unit], device=x.device),
+        torch.tensor([node.value], device=x.device), torch.zeros(1, 2, dtype=torch.long, device=x.device),
+        dictionary.n_units,
+    )  # fmt: skip
+    logits = system.model.lm_head(dictionary.write(one, x) * system.model.model.norm.weight)[0]
+    return logits.topk(PROMOTED).indices.tolist()
