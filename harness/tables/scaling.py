@@ -6,6 +6,9 @@ dense shapes the best at each budget count (a curve of one shape flatters what i
 dense-equivalent compute is the C at which the line has its loss; above its own FLOPs, the system is the more efficient
 one. There is no irreducible loss in the form: three points cannot tell one. Outside the curve's range of losses the
 figure is an extrapolation, and the row says so.
+
+The same line says what a model is worth on a part of its units: `<figure>_compute` is the share of the row's own
+dense-equivalent compute that is left at the loss that the faithfulness metric finds there ("compute recovered").
 """
 
 from __future__ import annotations
@@ -21,6 +24,9 @@ from harness.tables.measurement import Measurement
 VERSION = 2
 LOSS = "loss/spliced_bits_per_byte"  # of a dictionary row what the model does through it; of others their loss
 FLOPS = "cost/training_flops"
+NATIVE = "loss/bits_per_byte"
+# Losses above the native model's, of which it is said what compute they leave.
+PARTS = ("faithfulness/random_50", "faithfulness/best_25", "faithfulness/against_75")
 NAME, RATIO = "scaling/dense_equivalent_flops", "scaling/dense_equivalent_ratio"
 _WHY_NOT = "the dense curve has no three rows whose loss falls with compute"
 
@@ -98,6 +104,7 @@ def _with(result: SeedResult, points: list[SeedResult]) -> SeedResult:
         Measurement(NAME, value, "FLOP", "higher", VERSION, replicates, kind),
         Measurement(RATIO, value / own_flops.value, "", "higher", VERSION, ratios, kind),
     ]
+    added += _left(result, log_a, b)
     notes = list(result.notes)
     if not losses.min() <= own_loss.value <= losses.max():
         low, high = sorted((losses.min(), losses.max()))
@@ -105,6 +112,18 @@ def _with(result: SeedResult, points: list[SeedResult]) -> SeedResult:
             f"dense-equivalent compute extrapolated: {own_loss.value:.3f} bits per byte, curve {low:.3f} to {high:.3f}"
         )
     return replace(result, measurements=[*result.measurements, *added], notes=notes)
+
+
+def _left(result: SeedResult, log_a: np.ndarray, b: np.ndarray) -> list[Measurement]:
+    """Without intervals: the losses are of fewer sequences than the line's."""
+    native = _find(result, NATIVE)
+    found = []
+    for name in PARTS:
+        rise = _find(result, name)
+        if native is not None and rise is not None and native.value + rise.value > 0:
+            share = needed(np.array(native.value + rise.value), log_a, b) / needed(np.array(native.value), log_a, b)
+            found.append(Measurement(f"{name}_compute", float(share), "share of FLOP", "higher", VERSION))
+    return found
 
 
 def _find(result: SeedResult, name: str) -> Measurement | None:

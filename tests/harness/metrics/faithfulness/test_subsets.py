@@ -52,7 +52,7 @@ def test_all_units_kept_is_the_native_model() -> None:
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.5, 1.0])
 def test_a_token_keeps_its_share_of_the_largest(share: float) -> None:
-    of, batch, native = pair(0.5)
+    _, _, native = pair(0.5)
     order = {
         site: torch.rand(len(keys), generator=torch.Generator().manual_seed(1)) for site, keys in native.keys.items()
     }

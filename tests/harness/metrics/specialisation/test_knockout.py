@@ -26,7 +26,7 @@ class TwoDomains(Split):
 
 
 def evaluation() -> Evaluation:
-    """Unit 0 tells what follows word 0 and 1, unit 1 what follows 2 and 3, unit 2 reads everything and writes nothing."""
+    """Unit 0 tells what follows words 0 and 1, unit 1 what follows 2 and 3, unit 2 reads all and writes nothing."""
     model = silent(layers=1, units=4)
     with torch.no_grad():
         model.lm_head.weight.zero_()
