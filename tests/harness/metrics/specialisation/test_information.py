@@ -14,7 +14,7 @@ def fired(truth: np.ndarray) -> Fired:
 
 
 def world(seed: int, documents: int = 60, length: int = 20) -> Counted:
-    """Unit 0 fires in one domain, unit 1 everywhere, unit 2 three times as often in domain 1, unit 3 in one document."""
+    """Unit 0 fires in one domain, 1 everywhere, 2 three times as often in domain 1, 3 in one document."""
     generator = np.random.default_rng(seed)
     domain = np.arange(documents) % 2
     document = np.repeat(np.arange(documents), length)
