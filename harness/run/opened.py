@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import transformers
+
 from harness.base.errors import BadInput
 from harness.experiment.schema import load
 from harness.run.numerics import Numerics
@@ -40,6 +42,7 @@ def open_row(experiment: str, system: str, seed: int, numerics: Numerics, store:
     missing = [stage for stage in (plan.corpus, row.subject, row.dictionary) if stage and store.finished(stage) is None]
     if missing:
         raise BadInput(f"{missing[0].label} is not stored; `harness run {experiment}` makes it")
+    transformers.utils.logging.disable_progress_bar()  # a line a prompt does not wait for
     workshop = Workshop(plan, store)
     evaluation = workshop.evaluation(row)
     workshop.codes(row, lambda: evaluation)

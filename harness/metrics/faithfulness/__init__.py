@@ -55,8 +55,8 @@ def measure(evaluation: Evaluation, options: Options) -> list[Measurement]:
     - legible_mean, legible_token, legible_rule: share of the effect that is left when the unit's value is the same
       wherever it fires, depends on the token alone, or on a mined rule; legible_other: on the rule of another unit;
     - random_<share>, best_<share>, worst_<share>, against_<share>: bits per byte above the native model when each token
-      keeps that percentage of its units of every site: at random, the most or the least helpful first, chosen against
-      the model. order_area: mean of random less best over shares; units_90: units a token and site, the most helpful
+      keeps that percentage of its units of every site: at random, those that matter most or least first, chosen against
+      the model. order_area: mean of random less best over shares; units_90: units a token and site, what matters most
       first, from which on at least 90% of what all units give (against none) is there;
     - steered: log odds, that the tokens a concept speaks through gain where it does not hold, when the unit that tells
       it is held high; steered_random: another unit that fires as often.

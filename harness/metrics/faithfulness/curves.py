@@ -100,9 +100,10 @@ def curves(evaluation: Evaluation, sequences: int, seed: int) -> Curves:
         helps = subsets.helps(system, batch, native)
         with torch.no_grad():
             before = subsets.losses(system, batch, native, everything)
-        harm = {site: -values for site, values in helps.items()}
+        most = {site: values.abs() for site, values in helps.items()}
+        least = {site: -values.abs() for site, values in helps.items()}
         drawn = {site: torch.rand(len(keys), generator=generator).to(keys.device) for site, keys in native.keys.items()}
-        orders = {"random": drawn, "best": helps, "worst": harm, "none": drawn}
+        orders = {"random": drawn, "best": most, "worst": least, "none": drawn}
         found: list[Tensor] = []
         for way, share in runs:
             if way == "against":

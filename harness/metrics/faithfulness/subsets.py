@@ -2,12 +2,12 @@
 
 Taking all of something away lets units cancel: two that say opposite things do nothing together, and neither is missed.
 A subset parts them. So the loss is taken with a share of each token's units kept, in every site at once: drawn at
-random; the most helpful first (what suffices) or last (what is necessary); and chosen against the model, by steps along
-the gradient of the loss on the mask (the stress test of parameter decomposition, there with masks between 0 and 1; here
-units are on or off, and a token keeps as many as it may). A unit helps by as much as the model would lose of what it
-says itself, to first order, were it gone: −∂nats/∂mask at 1, of the likeliest token in place of the true one. (With the
-true one, half of the units look harmful on every token, and keeping the others makes a better model than all of them.)
-A dictionary's error and what no unit owns stay. [U: the order, the steps]
+random; those that matter most first (what suffices) or last (what is necessary); and chosen against the model, by steps
+along the gradient of the loss on the mask (the stress test of parameter decomposition, there with masks between 0 and
+1; here units are on or off, and a token keeps as many as it may). A unit matters by how far its absence moves what the
+model itself thinks likeliest, to first order and either way: |∂nats/∂mask| at 1. (By the true token, keeping what helps
+makes a better model than all units; by the sign, what holds others back is thrown away first.) A dictionary's error and
+what no unit owns stay. [U: the order, the steps]
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def losses(
 
 
 def helps(system: System, batch: Batch, native: Native) -> dict[Site, Tensor]:
-    """What every entry adds to the model's own likeliest token, by site `[nnz]`."""
+    """What every entry adds to the model's own likeliest token, in nats to first order, by site `[nnz]`."""
     with torch.no_grad():
         said = system.model(batch.input_ids, use_cache=False).logits[:, :-1].argmax(-1).reshape(-1)
     leaves = {site: mask.requires_grad_() for site, mask in native.everything(system.device).items()}
