@@ -37,14 +37,20 @@ _MAIN = {
         "simulation_random_as_merged ablation_over_random scored_share units"
     ),
     "concepts": (
-        "coverage coverage_random coverage_all coverage_all_random found reconstruction probe_f1 bag_f1 "
-        "conjunction_own conjunction_own_random conjunction_hidden own_above_additive own_above_additive_random "
-        "own_above_additive_logits pair_gap pair_gap_random pure pure_random"
+        "coverage coverage_all conjunction_own conjunction_hidden pure pure_random probe_f1 found reconstruction bag_f1"
     ),
     "planted_pairs": (
         "excess_auroc conjunction_auroc excess_recall excess_precision excess_precision_chance "
         "excess_over_strangers_of_conjunctions excess_over_strangers_of_additive excess_flagged_of_unplanted "
         "tested_of_conjunctions tested_of_additive"
+    ),
+    "faithfulness": (
+        "correlation correlation_random legible_mean legible_rule random_50 against_75 units_90 steered_above_random "
+        "through_rest order_area"
+    ),
+    "specialisation": (
+        "information information_shuffled specialised specialised_shuffled knockout_own knockout_elsewhere knockout_random "
+        "erased_own erased_elsewhere erased"
     ),
     "dictionary": (
         "as_trained_explained_variance inference_explained_variance target_l0 inference_l0 inference_dead "

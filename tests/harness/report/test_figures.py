@@ -17,6 +17,7 @@ from harness.report import (
     curves,
     dictionary_sweep,
     difference,
+    faithfulness,
     figures,
     kept,
     training,
@@ -251,6 +252,16 @@ def test_concepts_stand_beside_what_has_nothing_to_tell_by_kind_and_by_units_at_
         ("dense", "concept", "+0.30"),
     }
     assert not concepts.draw(of(*PLAIN))
+
+
+def test_losses_on_a_part_of_the_units_are_drawn_by_order_and_share() -> None:
+    left = {"faithfulness/best_50": 0.1, "faithfulness/against_75": 2.0, "faithfulness/none": 3.0}
+    drawn = faithfulness.draw(of(result("dense", scored(2.0, 800) | left), result("peer", scored(2.1, 60))))
+    assert drawn is not None
+    assert set(points(drawn.spec(), "system", "order", "share", "y")) == {
+        ("dense", "what matters most first", 50, 0.1), ("dense", "chosen against the model", 75, 2.0)
+    }  # fmt: skip
+    assert faithfulness.draw(of(*PLAIN)) is None
 
 
 def test_a_pair_of_concepts_is_drawn_by_a_unit_of_its_own_and_by_two_of_its_parts() -> None:
