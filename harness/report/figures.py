@@ -17,6 +17,7 @@ from harness.report import (
     faithfulness,
     kept,
     losses,
+    specialisation,
     training,
     usage,
 )
@@ -36,6 +37,7 @@ def drawings(table: Table, curves: Sequence[Curve]) -> list[Drawing]:
         *dictionary_sweep.draw(table),
         kept.draw(table),
         faithfulness.draw(table),
+        specialisation.draw(table),
         losses.draw(table),
         compute.draw(table),
         usage.draw(table),

@@ -49,8 +49,8 @@ _MAIN = {
         "through_rest order_area"
     ),
     "specialisation": (
-        "information information_shuffled specialised specialised_shuffled knockout_own knockout_elsewhere knockout_random "
-        "erased_own erased_elsewhere erased"
+        "information information_shuffled specialised specialised_shuffled knockout_own knockout_elsewhere "
+        "knockout_random erased_own erased_elsewhere erased"
     ),
     "dictionary": (
         "as_trained_explained_variance inference_explained_variance target_l0 inference_l0 inference_dead "

@@ -132,8 +132,10 @@ def _knocked_out(
     found = _selectivity(evaluation, "knockout", rises, inside, where.document)
     names = _names(evaluation)
     for place, domain in enumerate(domains):
-        here = rises[place, 0][inside[place]].mean() if inside[place].any() else np.nan
-        found.append(_plain(f"knockout_{names[int(domain)]}", float(here), "bit/token", "none"))
+        for other, there in zip(domains, inside, strict=True):
+            if there.any():
+                name = f"without_{names[int(domain)]}_in_{names[int(other)]}"
+                found.append(_plain(name, float(rises[place, 0][there].mean()), "bit/token"))
     return found
 
 

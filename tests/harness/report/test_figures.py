@@ -20,6 +20,7 @@ from harness.report import (
     faithfulness,
     figures,
     kept,
+    specialisation,
     training,
 )
 from harness.report.curves import Curve
@@ -262,6 +263,16 @@ def test_losses_on_a_part_of_the_units_are_drawn_by_order_and_share() -> None:
         ("dense", "what matters most first", 50, 0.1), ("dense", "chosen against the model", 75, 2.0)
     }  # fmt: skip
     assert faithfulness.draw(of(*PLAIN)) is None
+
+
+def test_knock_outs_are_drawn_as_a_matrix_of_domains() -> None:
+    lost = {"specialisation/without_a_in_a": 0.5, "specialisation/without_a_in_b": 0.01}
+    drawn = specialisation.draw(of(result("dense", scored(2.0, 800) | lost), result("peer", scored(2.1, 60))))
+    assert drawn is not None
+    assert set(points(drawn.spec(), "system", "without", "domain", "rise")) == {
+        ("dense", "a", "a", 0.5), ("dense", "a", "b", 0.01)
+    }  # fmt: skip
+    assert specialisation.draw(of(*PLAIN)) is None
 
 
 def test_a_pair_of_concepts_is_drawn_by_a_unit_of_its_own_and_by_two_of_its_parts() -> None:
