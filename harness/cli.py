@@ -16,9 +16,9 @@ import typer
 from harness.base.errors import BadInput, HarnessError
 from harness.base.files import store_root
 from harness.bench.commands import bench
+from harness.run.looking import steer, trace
 
 if TYPE_CHECKING:
-    from harness.run.numerics import Numerics
     from harness.run.plan import Plan
     from harness.store.stages import Store
     from harness.tables.table import Table
@@ -38,6 +38,8 @@ app = typer.Typer(
 )
 
 app.add_typer(bench, name="bench")
+app.command()(steer)
+app.command()(trace)
 
 log = logging.getLogger(__name__)
 
@@ -77,12 +79,13 @@ def run(
     overrides = [*(set_ or []), *([f"seeds={list(range(seeds))}"] if seeds else [])]
     loaded = load(experiment, overrides)
     from harness.run import comparison
+    from harness.run.device import numerics_on
     from harness.run.plan import make_plan
     from harness.run.search import made_trials
     from harness.store.stages import Store
 
     store = Store(store_root(), fresh=fresh)
-    plan = make_plan(loaded, _numerics(device, dtype), made_trials(store))
+    plan = make_plan(loaded, numerics_on(device, dtype), made_trials(store))
     if dry_run:
         _print_plan(plan, store)
         return
@@ -114,6 +117,7 @@ def plan(
     Sizes that the budget leaves free are solved; a comparison that cannot be matched ends with exit status 2.
     """
     from harness.experiment.schema import load
+    from harness.run.device import numerics_on
     from harness.run.estimate import estimates
     from harness.run.plan import make_plan
     from harness.run.plan_text import render_plan
@@ -121,7 +125,7 @@ def plan(
     from harness.store.stages import Store
 
     store = Store(store_root())
-    made = make_plan(load(experiment, set_), _numerics(device, "float32"), made_trials(store))
+    made = make_plan(load(experiment, set_), numerics_on(device, "float32"), made_trials(store))
     if (difference is None) != (seen is None):
         raise BadInput("--difference and --seen belong together: how much, and where seeds were seen to differ")
     for line in render_plan(made, estimates(made, store)):
@@ -198,58 +202,6 @@ def log_(results: Annotated[Path, typer.Argument(help="A results folder whose fi
         results, store_root(), lambda table: {system: mark.colour for system, mark in marks(table).items()}
     )
     _say(said)
-
-
-@app.command()
-def steer(
-    system: Annotated[str, typer.Argument(help="A row of the experiment, such as dense+topk.")],
-    unit: Annotated[str, typer.Argument(help="Layer and number of the unit: 1:345.")],
-    prompt: Annotated[str, typer.Option(help="What the text begins with.")] = "",
-    value: Annotated[float | None, typer.Option(help="What the unit is held at. Default: high, for this unit.")] = None,
-    tokens: Annotated[int, typer.Option(min=1, help="How many tokens are written.")] = 40,
-    experiment: Annotated[
-        str, typer.Option(help="A name or the path of a .yaml file; it must have been run.")
-    ] = "quickstart",
-    seed: Annotated[int, typer.Option(help="Which seed of the row.")] = 0,
-    draw: Annotated[
-        int | None, typer.Option(help="Draw tokens with this seed. Default: the likeliest each time.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 or auto (cuda where there is one).")] = "auto",
-) -> None:
-    """Hold one unit at a value and let the model write, beside what it writes by itself."""
-    from harness.run.opened import open_row
-    from harness.run.steering import steer as lines
-    from harness.store.stages import Store
-
-    opened = open_row(experiment, system, seed, _numerics(device, "float32"), Store(store_root()))
-    for line in lines(opened, unit, value, prompt, tokens, draw):
-        _say(line)
-
-
-@app.command()
-def trace(
-    system: Annotated[str, typer.Argument(help="A row of the experiment, such as dense+topk.")],
-    prompt: Annotated[str, typer.Option(help="The text whose next token is explained.")],
-    out: Annotated[Path, typer.Option(help="The page.")] = LOCAL_RESULTS / "trace.html",
-    share: Annotated[
-        float, typer.Option(min=0.1, max=1.0, help="Share of the paths, and of what each node reads, that is drawn.")
-    ] = 0.8,
-    followed: Annotated[int, typer.Option(min=1, help="Units whose sources are found.")] = 128,
-    experiment: Annotated[
-        str, typer.Option(help="A name or the path of a .yaml file; it must have been run.")
-    ] = "quickstart",
-    seed: Annotated[int, typer.Option(help="Which seed of the row.")] = 0,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 or auto (cuda where there is one).")] = "auto",
-) -> None:
-    """Draw which units the next token of a prompt runs through, and what each adds to what."""
-    from harness.run.opened import open_row
-    from harness.run.tracing import write_trace
-    from harness.store.stages import Store
-
-    opened = open_row(experiment, system, seed, _numerics(device, "float32"), Store(store_root()))
-    path, graph = write_trace(opened, prompt, followed, share, out)
-    _say(f"{len(graph.nodes)} nodes; replacement {graph.replacement:.0%}, completeness {graph.completeness:.0%}")
-    _say(f"page: {path}")
 
 
 @app.command()
@@ -359,29 +311,6 @@ def main() -> None:
     if code == 130:  # typer's for Ctrl-C, which it may have caught itself
         log.error("stopped; run the same command to continue")
     sys.exit(code or 0)
-
-
-def _numerics(device: str, dtype: str) -> Numerics:
-    import torch
-
-    from harness.run.numerics import Numerics
-    from kernels.registry import nearest
-
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device.split(":")[0] not in ("cpu", "cuda"):
-        raise BadInput(f"--device {device!r}: {nearest(device, ['auto', 'cpu', 'cuda'])}")
-    if device != "cpu" and not torch.cuda.is_available():
-        raise BadInput(f"--device {device!r}: this machine has no usable CUDA device; use cpu")
-    if device not in ("cpu", "cuda"):
-        have = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
-        if device not in have:
-            raise BadInput(f"--device {device!r}: {nearest(device, ['auto', 'cpu', 'cuda', *have])}")
-    if dtype not in ("float32", "bfloat16"):
-        raise BadInput(f"--dtype {dtype!r}: {nearest(dtype, ['float32', 'bfloat16'])}")
-    if dtype == "bfloat16" and device == "cpu":
-        raise BadInput("--dtype 'bfloat16': only on a GPU (a CPU would be slower and less exact); use float32")
-    return Numerics(device, dtype, torch.get_num_threads())
 
 
 def _on_early_sigterm(_signal: int, _frame: FrameType | None) -> None:

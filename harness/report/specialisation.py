@@ -1,4 +1,4 @@
-"""What is lost in each domain without the units of each: a matrix a system, which should have its mass on the diagonal."""
+"""What is lost in each domain without the units of each: a matrix a system, whose mass should lie on the diagonal."""
 
 from __future__ import annotations
 
