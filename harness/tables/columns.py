@@ -37,9 +37,7 @@ _MAIN = {
         "simulation_random_as_merged ablation_over_random scored_share units"
     ),
     "concepts": (
-        "coverage coverage_random coverage_all coverage_all_random found reconstruction probe_f1 bag_f1 "
-        "conjunction_own conjunction_own_random conjunction_hidden own_above_additive own_above_additive_random "
-        "own_above_additive_logits pair_gap pair_gap_random pure pure_random"
+        "coverage coverage_all conjunction_own conjunction_hidden pure pure_random probe_f1 found reconstruction bag_f1"
     ),
     "planted_pairs": (
         "excess_auroc conjunction_auroc excess_recall excess_precision excess_precision_chance "
