@@ -65,7 +65,7 @@ def _pairs(rows: list[Row]) -> alt.LayerChart | alt.FacetChart:
         "what:N", sort=ways, scale=alt.Scale(domain=ways, range=list(COLOURS[:2])), legend=alt.Legend(title=None)
     )
     shape = alt.Shape("pairs:N", sort=names, scale=alt.Scale(domain=names, range=["circle", "diamond"]))
-    x = alt.X("x:Q", title="F1 for the pair, mean over pairs", scale=alt.Scale(domain=[0, 1]))
+    x = alt.X("x:Q", title="F1 for the pair, mean over pairs", scale=alt.Scale(domain=[0, 1], clamp=True))
     order = [row.system for row in rows]
     y = alt.Y("system:N", title=None, sort=order, axis=alt.Axis(grid=True, ticks=False, domain=False))
     base = alt.Chart(data(records))

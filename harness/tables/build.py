@@ -217,7 +217,8 @@ def _by_seed(results: list[SeedResult], name: str) -> dict[int, Measurement]:
                 if result.seed in found:
                     raise ValueError(f"{result.system}, seed {result.seed}: {name} was measured twice")
                 found[result.seed] = m
-    if len({(m.unit, m.direction, m.version) for m in found.values()}) != 1:
+    # What a seed could not have is in no unit.
+    if len({(m.unit, m.direction, m.version) for m in found.values() if np.isfinite(m.value)}) > 1:
         raise ValueError(f"{results[0].system}: {name} has another unit, direction or version in another seed")
     return found
 

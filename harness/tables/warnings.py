@@ -45,7 +45,7 @@ def warnings(table: Table) -> list[str]:
         ]
         if learnt:
             what = title(table, metric)
-            said.append(f"{what} is told from its control in models that learnt nothing: {_names(learnt)}.")
+            said.append(f"{what} is told from its control in rows that are controls themselves: {_names(learnt)}.")
         reasons: dict[str, list[Row]] = {}
         for row in table.rows:
             if metric in row.not_applicable and row.kind != "reference":

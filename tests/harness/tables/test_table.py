@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import io
 import json
 import os
@@ -14,7 +15,7 @@ from harness.tables.build import SeedResult, build
 from harness.tables.cells import cell
 from harness.tables.folder import csv_text, read, write
 from harness.tables.markdown import details, markdown
-from harness.tables.measurement import Measurement
+from harness.tables.measurement import Measurement, not_applicable
 from harness.tables.table import SCHEMA_PATH, Hardware, Provenance, RowProvenance, Table, schema_text
 from harness.tables.terminal import render
 
@@ -107,6 +108,13 @@ def test_value_that_is_not_finite_is_shown_with_its_seed():
     built = build("x", [result("dense", 0, 1.9), result("dense", 1, float("nan"))], provenance(), None)
     assert "loss/bits_per_byte" not in built.rows[0].metrics
     assert built.rows[0].not_applicable["loss/bits_per_byte"] == "seed 1 gave nan"
+
+
+def test_a_figure_that_one_seed_cannot_have_is_missing_and_no_error() -> None:
+    missing = not_applicable(["loss/bits_per_byte"], 1, "too few")[0]  # in no unit
+    other = dataclasses.replace(result("dense", 1, 1.9), measurements=[missing])
+    built = build("x", [result("dense", 0, 1.9), other], provenance(), None)
+    assert built.rows[0].not_applicable["loss/bits_per_byte"] == "too few"
 
 
 def test_seed_without_a_figure_is_null():
