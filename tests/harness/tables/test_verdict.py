@@ -184,8 +184,8 @@ def test_a_control_that_is_told_from_its_control_is_warned_of() -> None:
     said = warnings(build("mine", results, provenance(), None, [LEFT]))
     assert said == [
         "Not matched with the rest: `peer[untrained=true]` (an untrained control).",
-        "Rule balanced accuracy above random (higher is better) is told from its control in models that learnt "
-        "nothing: `peer[untrained=true]`.",
+        "Rule balanced accuracy above random (higher is better) is told from its control in rows that are "
+        "controls themselves: `peer[untrained=true]`.",
     ]
 
 
