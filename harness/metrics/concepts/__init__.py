@@ -140,6 +140,7 @@ def _texts(evaluation: Evaluation, options: Options) -> _Texts:
         kept.append(np.flatnonzero(text & found.known))
     wanted = Wanted(options.least, options.documents, options.concepts, options.seed)
     everywhere = asked(labels[0], labels[1], documents[0], documents[1], wanted)
+    everywhere = everywhere.telling(kept[0], kept[1], options.least)
     length = evaluation.split.length
     permuted = everywhere.permuted(length, options.seed)
     return _Texts(everywhere.only(*kept), permuted.only(*kept), kept[0], kept[1], ids[0], ids[1], length)

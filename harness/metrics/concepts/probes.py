@@ -164,7 +164,7 @@ def _most_different(x: csc_array, held: Held, k: int) -> Integers:
     square = np.asarray(x.multiply(x).sum(0), dtype=np.float64).reshape(-1, 1)
     inside = np.asarray((x.T @ held.matrix()).todense(), dtype=np.float64)  # [units, concepts]
     spread = np.sqrt(np.maximum(square / n - (total / n) ** 2, 1e-12))
-    apart = np.abs(inside / positives - (total - inside) / (n - positives)) / spread
+    apart = np.abs(inside / positives - (total - inside) / np.maximum(n - positives, 1)) / spread
     return np.argsort(-apart, axis=0, kind="stable")[:k].T
 
 

@@ -58,6 +58,15 @@ class Held:
         entries = np.arange(indptr[-1]) + np.repeat(self.indptr[tokens] - indptr[:-1], lengths)
         return Held(indptr, self.concepts[entries], self.n_concepts, self.document[tokens])
 
+    def of(self, places: Integers) -> Held:
+        """Only these concepts, ascending, numbered anew."""
+        new = np.full(self.n_concepts, -1)
+        new[places] = np.arange(len(places))
+        here = new[self.concepts] >= 0
+        before = np.concatenate([[0], np.cumsum(here)])
+        concepts = new[self.concepts[here]].astype(np.int32)
+        return Held(before[self.indptr], concepts, len(places), self.document)
+
     def permuted(self, length: int, seed: int) -> Held:
         """Every sequence gets what holds in another one, place for place: how common a concept is stays, and where in a
         sequence; what it has to do with the text is gone."""
@@ -86,6 +95,17 @@ class Asked:
     def only(self, dev: Integers, evaluation: Integers) -> Asked:
         """On these tokens of either split."""
         return replace(self, dev=self.dev.only(dev), eval=self.eval.only(evaluation))
+
+    def telling(self, dev: Integers, evaluation: Integers, least: int) -> Asked:
+        """Without the concepts that hold on nearly all of these tokens: a domain that is the only one holds on all."""
+        there = self.only(dev, evaluation)
+        places = np.flatnonzero(
+            (there.dev.positives() <= len(dev) - least) & (there.eval.positives() <= len(evaluation) - least)
+        )
+        return Asked(
+            tuple(self.concepts[place] for place in places), self.dev.of(places), self.eval.of(places),
+            self.left_out + len(self.concepts) - len(places),
+        )  # fmt: skip
 
     def permuted(self, length: int, seed: int) -> Asked:
         return Asked(

@@ -55,13 +55,14 @@ def measure(evaluation: Evaluation, options: Options) -> list[Measurement]:
     rng = np.random.default_rng([options.seed, 37])
     dev = fired(evaluation, evaluation.batches(evaluation.codes_sequences, dev=True), options.active)
     texts = _documents(evaluation)
+    erased = _erased(evaluation, dev, options, rng)
     if len(np.unique(texts.domain)) < 2:
-        return not_applicable([f"specialisation/{name}" for name in ("information", "specialised", "knockout_own")],
-                              VERSION, "the text has one domain")  # fmt: skip
+        names = [f"specialisation/{name}" for name in ("information", "specialised", "knockout_own")]
+        return not_applicable(names, VERSION, "the text has one domain") + erased
     sites = {site: information.count([one], texts.document, texts.domain) for site, one in dev.items()}
     found = _information(evaluation, sites, rng)
     found += _knocked_out(evaluation, sites, options, rng)
-    return found + _erased(evaluation, dev, options, rng)
+    return found + erased
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from accelerate.state import AcceleratorState
 from transformers.training_args import ParallelMode
 
 from harness.base.errors import BadInput
-from harness.cli import _numerics
+from harness.run.device import numerics_on
 from harness.training.arguments import OneDevice
 
 
@@ -41,9 +41,9 @@ def test_with_two_gpus_one_is_used_and_it_is_the_one_that_was_asked_for(
 
 @pytest.mark.usefixtures("two_gpus")
 def test_the_command_takes_a_gpu_that_there_is_with_its_number_and_names_those_for_another() -> None:
-    assert _numerics("cuda:1", "float32").device == "cuda:1"
+    assert numerics_on("cuda:1", "float32").device == "cuda:1"
     with pytest.raises(BadInput, match=r"--device 'cuda:2': did you mean cuda:.\? .*cuda:0, cuda:1"):
-        _numerics("cuda:2", "float32")
+        numerics_on("cuda:2", "float32")
 
 
 def test_on_the_cpu_no_gpu_is_touched(two_gpus: list[torch.device], tmp_path: Path) -> None:

@@ -70,3 +70,15 @@ def test_of_many_concepts_every_kind_keeps_its_share():
     assert np.array_equal(found.dev.matrix().toarray() > 0, truth[:, places])
     other = asked(labels, labels, documents, documents, Wanted(5, 2, 12, 1))
     assert other.concepts != found.concepts
+
+
+def test_what_holds_on_every_token_of_text_tells_nothing():
+    truth = np.zeros((100, 3), bool)
+    truth[::2, 0] = True  # text is every second token
+    truth[::4, 1] = True
+    truth[::20, 2] = True
+    text = np.arange(0, 100, 2)
+    found = asked_of(truth, truth).telling(text, text, 5)
+    assert [concept.name for concept in found.concepts] == ["c1", "c2"]
+    assert np.array_equal(found.dev.matrix().toarray() > 0, truth[:, 1:])
+    assert found.left_out == 1

@@ -175,6 +175,7 @@ def test_a_stranger_writes_as_strongly_as_the_unit_in_whose_place_it_is_put(
         zero = torch.zeros_like(variants.value[0])
         none = torch.full_like(units, -1)
         z = variants.run({"plain": (zero, zero), "none": (zero, zero)}, others={"none": (none, values)})
-        assert torch.equal(z["plain"], z["none"])  # no stranger, no change
+        # No stranger, no change, but for the last digits: a row's products depend on where it stands, on some machines.
+        torch.testing.assert_close(z["plain"], z["none"], rtol=1e-10, atol=1e-12)
         seen += len(chunk)
     assert seen == len(chosen.contexts)
