@@ -38,7 +38,7 @@ def steer(opened: Opened, unit: str, value: float | None, prompt: str, tokens: i
         if seed is not None:
             torch.manual_seed(seed)
         with system.running(edits):
-            made = system.model.generate(
+            made = system.model.generate(  # pyright: ignore[reportAttributeAccessIssue]
                 ids.to(system.device),
                 max_new_tokens=tokens,
                 do_sample=seed is not None,

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -61,7 +61,8 @@ def linear(system: System, tokens: Tensor) -> Linear:
         return hook
 
     with torch.enable_grad(), contextlib.ExitStack() as stack:
-        handle = system.model.get_input_embeddings().register_forward_hook(lambda _m, _a, y: leaf(None, y))
+        embed = cast(nn.Module, system.model.get_input_embeddings())
+        handle = embed.register_forward_hook(lambda _m, _a, y: leaf(None, cast(Tensor, y)))
         stack.callback(handle.remove)
         stack.enter_context(system.amending({site: at_site(site) for site in system.sites}))
         stack.enter_context(_frozen(system.model))

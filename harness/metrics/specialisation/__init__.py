@@ -101,7 +101,8 @@ def _information(evaluation: Evaluation, sites: dict[Site, Counted], rng: np.ran
         if width is not None and width > 1:
             grouped = counted.grouped(width)
             real, dealt = grouped.by_domain(grouped.domain), information.shuffles(grouped, SHUFFLES, rng)
-            pools.append(information.information(real) - np.mean([information.information(one) for one in dealt]))
+            by_chance = float(np.mean([information.information(one) for one in dealt]))
+            pools.append(information.information(real) - by_chance)
     units = np.concatenate(flags)
     return [
         _plain("information", float(np.mean(own) - np.mean(chance)), "bit", "higher"),

@@ -21,6 +21,7 @@ class Counted:
     """Of one or several sites side by side: firings `[documents, units]`, the domain of each document, its tokens."""
 
     firings: csr_array
+    n_units: int
     domain: np.ndarray
     tokens: np.ndarray
 
@@ -32,14 +33,14 @@ class Counted:
         """Firings `[domains, units]` where the documents are of these domains, divided by each domain's tokens."""
         of = csr_array((np.ones(len(domain)), (domain, np.arange(len(domain)))), shape=(self.n_domains, len(domain)))
         tokens = np.bincount(domain, self.tokens, minlength=self.n_domains)
-        return np.asarray((of @ self.firings).todense(), dtype=np.float64) / np.maximum(tokens, 1)[:, None]
+        found = csr_array(of @ self.firings).toarray()
+        return found.astype(np.float64) / np.maximum(tokens, 1)[:, None]
 
     def grouped(self, width: int) -> Counted:
         """Units of a group counted as one."""
-        groups = self.firings.shape[1] // width
-        units = np.arange(self.firings.shape[1])
-        of = csr_array((np.ones(len(units)), (units, units // width)), shape=(len(units), groups))
-        return Counted(csr_array(self.firings @ of), self.domain, self.tokens)
+        units = np.arange(self.n_units)
+        of = csr_array((np.ones(len(units)), (units, units // width)), shape=(len(units), len(units) // width))
+        return Counted(csr_array(self.firings @ of), len(units) // width, self.domain, self.tokens)
 
 
 def count(fired: list[Fired], document: np.ndarray, domain: np.ndarray) -> Counted:
@@ -52,7 +53,7 @@ def count(fired: list[Fired], document: np.ndarray, domain: np.ndarray) -> Count
     rows, columns = (np.concatenate(part) for part in zip(*parts, strict=True))
     firings = csr_array((np.ones(len(rows)), (rows, columns)), shape=(n_documents, width))
     firings.sum_duplicates()
-    return Counted(firings, domain, np.bincount(document, minlength=n_documents))
+    return Counted(firings, width, domain, np.bincount(document, minlength=n_documents))
 
 
 def information(by_domain: np.ndarray) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 
 import models
@@ -40,7 +42,7 @@ def silent(layers: int, units: int) -> models.TrunkForCausalLM:
         for name, parameter in model.named_parameters():
             if any(part in name for part in ("attention.", "w_in", "w_out")):
                 parameter.zero_()
-        embedding = model.get_input_embeddings().weight
+        embedding = cast(torch.nn.Embedding, model.get_input_embeddings()).weight
         embedding.zero_()
         embedding[:, :WORDS] = torch.eye(WORDS)
         model.lm_head.weight.copy_(torch.randn(WORDS, WIDTH, generator=torch.Generator().manual_seed(1)))
