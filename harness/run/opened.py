@@ -41,7 +41,8 @@ def open_row(experiment: str, system: str, seed: int, numerics: Numerics, store:
     row = rows[system]
     missing = [stage for stage in (plan.corpus, row.subject, row.dictionary) if stage and store.finished(stage) is None]
     if missing:
-        raise BadInput(f"{missing[0].label} is not stored; `harness run {experiment}` makes it")
+        where = f"{numerics.device}, {numerics.threads} threads"
+        raise BadInput(f"{missing[0].label} is not stored ({where}); `harness run {experiment}` makes it")
     transformers.utils.logging.disable_progress_bar()  # a line a prompt does not wait for
     workshop = Workshop(plan, store)
     evaluation = workshop.evaluation(row)

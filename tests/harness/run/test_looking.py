@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from .conftest import Ran
 
 pytestmark = pytest.mark.slow
 
 InProcess = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """As the row was run: what is stored was computed with so many."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("system", ["dense", "dense+topk", "peer"])
@@ -70,4 +80,4 @@ def test_a_mistake_is_one_line_and_exit_two(
 def test_a_row_that_was_not_run_is_named_with_what_makes_it(in_process: InProcess, tmp_path: Path) -> None:
     code, said = in_process("steer", "dense", "0:1", "--experiment", "smoke", store=tmp_path)
     assert code == 2
-    assert "is not stored; `harness run smoke` makes it" in said
+    assert "is not stored (cpu, 1 threads); `harness run smoke` makes it" in said
