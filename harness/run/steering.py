@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
 import torch
 
 from harness.base.errors import BadInput
+from harness.metrics.faithfulness.steering import high
 from harness.run.opened import Opened, parse_unit
 from harness.systems.clamping import clamped
-
-HIGH = 0.95  # quantile of a unit's own values that is meant by "high"
 
 
 @torch.no_grad()
@@ -27,7 +25,7 @@ def steer(opened: Opened, unit: str, value: float | None, prompt: str, tokens: i
             raise BadInput(
                 f"unit {unit}: silent on the evaluation text, so it has no high value; give one with --value"
             )
-        value = float(own[np.argsort(np.abs(own))[int(HIGH * (len(own) - 1))]])
+        value = high(own)
     limit = system.model.config.max_position_embeddings
     ids = torch.tensor([[tokenizer.eos_token_id, *tokenizer.encode(prompt, add_special_tokens=False)]])
     if ids.shape[1] + tokens > limit:

@@ -1,15 +1,16 @@
-"""Which units tell which concept, for metrics that then do something to them."""
+"""Which units tell which concept where they fire, for metrics that then do something to them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from harness.corpus.labels import Labels
 from harness.metrics.concepts.activity import Activity, activity
-from harness.metrics.concepts.detection import detect
+from harness.metrics.concepts.detection import Detection
 from harness.metrics.concepts.tokens import Asked, Wanted, asked, numbered
 from harness.metrics.joint.pairs import Fired
 from harness.systems.evaluation import Evaluation
@@ -19,43 +20,50 @@ from kernels.codes import Codes
 
 @dataclass(frozen=True)
 class Teller:
-    """A unit and the F1, on dev, with which its best threshold tells the concept."""
+    """A unit that tells a concept where it fires with this sign; f1 on dev and on eval."""
 
     site: Site
     unit: int
-    f1: float
+    sign: int
+    chosen: float
+    scored: float
 
 
-def concepts_of(evaluation: Evaluation, wanted: Wanted) -> Asked:
-    """The concepts of a corpus on the tokens that have codes, and on as many of dev."""
+def concepts_of(
+    evaluation: Evaluation, wanted: Wanted, only: Callable[[Labels], Labels] = lambda labels: labels
+) -> Asked:
+    """The concepts of a corpus on the tokens that have codes, and on as many of dev; `only` some of them."""
     assert evaluation.load_labels is not None, "registered as reading labels"
-    documents = []
-    for dev in (True, False):
-        batches = evaluation.batches(evaluation.codes_sequences, dev=dev)
-        documents.append(numbered(np.concatenate([b.document.reshape(-1).cpu().numpy() for b in batches])))
-    return asked(evaluation.load_labels("dev"), evaluation.load_labels("eval"), documents[0], documents[1], wanted)
+    dev, eval_ = (only(evaluation.load_labels(split)) for split in ("dev", "eval"))
+    batches = evaluation.batches(evaluation.codes_sequences, dev=True)
+    documents = np.concatenate([batch.document.reshape(-1).cpu().numpy() for batch in batches])
+    return asked(dev, eval_, numbered(documents), numbered(evaluation.document_of_codes().numpy()), wanted)
 
 
-def tellers(dev: Mapping[Site, Fired], asking: Asked, least: float) -> list[list[Teller]]:
-    """Of every concept the units that tell it with F1 `least` or more, the best first."""
-    of_site = {site: detect(own, asking.dev, own, asking.dev).chosen for site, own in _activities(dev).items()}
-    found: list[list[Teller]] = []
-    for concept in range(len(asking.concepts)):
-        good = [
-            Teller(site, int(unit), float(f1[unit, concept]))
-            for site, f1 in of_site.items()
-            for unit in np.flatnonzero(f1[:, concept] >= least)
-        ]
-        found.append(sorted(good, key=lambda one: -one.f1))
-    return found
+def activity_of(firing: Mapping[Site, Fired]) -> Activity:
+    """What fires, as detectors: so a unit is chosen by what it does where it can be edited."""
+    codes = []
+    for fired in firing.values():
+        indptr = np.concatenate([[0], np.cumsum(np.bincount(fired.token, minlength=fired.n_tokens))])
+        units, values = torch.from_numpy(fired.unit), torch.from_numpy(fired.value)
+        rows = torch.zeros(fired.n_tokens, 2, dtype=torch.long)
+        codes.append(Codes(torch.from_numpy(indptr), units, values, rows, fired.n_units))
+    return activity(codes)
 
 
-def _activities(dev: Mapping[Site, Fired]) -> dict[Site, Activity]:
-    found = {}
-    for site, one in dev.items():
-        order = np.lexsort((one.unit, one.token))
-        indptr = np.concatenate([[0], np.cumsum(np.bincount(one.token, minlength=one.n_tokens))])
-        units, values = (torch.from_numpy(column[order]) for column in (one.unit.astype(np.int64), one.value))
-        rows = torch.zeros(one.n_tokens, 2, dtype=torch.long)
-        found[site] = activity([Codes(torch.from_numpy(indptr), units, values, rows, one.n_units)])
+def tellers(detection: Detection, fired: Mapping[Site, Fired], least: float, most: int) -> list[list[Teller]]:
+    """For each concept up to `most` units, the best on dev first, of dev F1 `least` or more."""
+    sites = list(fired)
+    bounds = np.cumsum([0, *(one.n_units for one in fired.values())])
+    found = []
+    for concept in range(detection.chosen.shape[1]):
+        f1 = detection.chosen[:, concept]
+        few = np.argsort(-f1, kind="stable")[:most]
+        of_concept = []
+        for unit in few[(f1[few] >= least) & (f1[few] > 0)]:
+            at = int(np.searchsorted(bounds, unit, side="right")) - 1
+            sign = 1 - 2 * int(detection.detector[unit, concept] % 2)
+            scored = float(detection.scored[unit, concept])
+            of_concept.append(Teller(sites[at], int(unit - bounds[at]), sign, float(f1[unit]), scored))
+        found.append(of_concept)
     return found

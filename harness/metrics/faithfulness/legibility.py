@@ -9,7 +9,7 @@ person can write down. [U: ours]
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,14 +53,14 @@ class Pieces:
             token - first,
         )  # fmt: skip
 
-    def matches(self, predict: object) -> np.ndarray:
+    def matches(self, predict: Callable[[Context], Sequence[float]]) -> np.ndarray:
         """Where a rule matches. `[tokens]` bool"""
         found = np.zeros(len(self.ids), bool)
         edges = np.flatnonzero(np.diff(self.document, prepend=-1) | (np.arange(len(self.ids)) % self.length == 0))
         for first, last in zip(edges, [*edges[1:], len(self.ids)], strict=True):
             tokens = tuple(self.text[first:last].tolist())
             context = Context(int(self.document[first]), tokens, (0.0,) * len(tokens), 0)
-            found[first:last] = np.array(predict(context)) > 0  # pyright: ignore[reportCallIssue]
+            found[first:last] = np.array(predict(context)) > 0
         return found
 
 

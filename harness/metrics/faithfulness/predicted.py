@@ -43,8 +43,8 @@ class Agreement:
 @dataclass(frozen=True)
 class Effects:
     """units: of the sampled units; random: of directions drawn at random, as long as what the unit writes there, in the
-    same contexts; held: predicted is the whole effect, measured the effect with what no unit explains held at every
-    later site."""
+    same contexts; through_units: in place of a prediction the effect with what no unit explains held at every later
+    site, against the whole effect."""
 
     units: Agreement
     random: Agreement

@@ -11,10 +11,9 @@ from torch import Tensor
 
 from harness.corpus.stored import PackedSplit
 from harness.metrics.joint.pairs import Fired
+from harness.metrics.joint.passes import by_sequence
 from harness.systems.prefix import Prefix
 from harness.systems.system import Site, System
-
-LOGITS = 2**24  # of one forward pass at most, over all its variants (64 MiB in float32)
 
 
 @dataclass(frozen=True)
@@ -29,10 +28,6 @@ class Sample:
 
     def __len__(self) -> int:
         return len(self.unit)
-
-    def by_unit(self, values: np.ndarray) -> np.ndarray:
-        """`[contexts, ...]` as `[units, contexts of each, ...]`."""
-        return values.reshape(len(self.units), -1, *values.shape[1:])
 
 
 def draw(fired: Mapping[Site, Fired], units: int, contexts: int, rng: np.random.Generator) -> Sample:
@@ -67,14 +62,6 @@ class Chunk:
 
 
 def chunks(system: System, split: PackedSplit, token: np.ndarray, variants: int) -> Iterator[Chunk]:
-    """Contexts at `token` (places in the split), a sequence after the other, as many at once as fit with so many
-    variants each."""
-    size = max(1, LOGITS // (variants * system.model.config.vocab_size))
-    order = np.argsort(token, kind="stable")
-    sequence = token[order] // split.length
-    starts = np.flatnonzero(np.diff(sequence, prepend=-1))
-    for start, end in zip(starts, [*starts[1:], len(token)], strict=True):
-        prefix = Prefix(system, split.batch(torch.tensor([sequence[start]])).input_ids[0].to(system.device))
-        for first in range(start, end, size):
-            which = order[first : min(first + size, end)]
-            yield Chunk(prefix, which, torch.as_tensor(token[which] % split.length, device=system.device))
+    """Contexts at `token` (places in the split) by sequence, as many at once as fit with so many variants each."""
+    for prefix, which in by_sequence(system, split, token, variants):
+        yield Chunk(prefix, which, torch.as_tensor(token[which] % split.length, device=system.device))

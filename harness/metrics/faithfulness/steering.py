@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.metrics.concepts.tellers import tellers
+from harness.metrics.concepts.detection import detect
+from harness.metrics.concepts.tellers import activity_of, tellers
 from harness.metrics.concepts.tokens import Asked, Held
 from harness.metrics.joint.pairs import Fired
 from harness.metrics.specialisation.knockout import as_often
@@ -57,7 +58,9 @@ def choose(
     said = spoken(ids, asking.dev, vocabulary, length)
     holds = asking.eval.matrix().toarray().astype(bool)
     chosen = Chosen([], [])
-    for concept, told in enumerate(tellers(dev, asking, TOLD)):
+    active = activity_of(dev)
+    detection = detect(active, asking.dev, active, asking.dev)
+    for concept, told in enumerate(tellers(detection, dev, TOLD, 1)):
         if not told:
             continue
         site, unit = told[0].site, told[0].unit
@@ -65,13 +68,16 @@ def choose(
         near = as_often(np.array([unit]), counts, rng)
         if len(near):
             for into, number in ((chosen.own, unit), (chosen.other, int(near[0]))):
-                into.append(Steered(site, number, high(dev[site], number), said[concept], ~holds[:, concept]))
+                into.append(
+                    Steered(
+                        site, number, high(dev[site].value[dev[site].unit == number]), said[concept], ~holds[:, concept]
+                    )
+                )
     return chosen
 
 
-def high(fired: Fired, unit: int) -> float:
-    """The value whose size is the `HIGH` quantile of the unit's."""
-    values = fired.value[fired.unit == unit]
+def high(values: np.ndarray) -> float:
+    """Of a unit's values the one whose size is their `HIGH` quantile."""
     return float(values[np.argsort(np.abs(values), kind="stable")[int(HIGH * (len(values) - 1))]])
 
 

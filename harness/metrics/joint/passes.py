@@ -80,7 +80,7 @@ def run(
     kept = pairs.strangers.shape[1] if extras and pairs.strangers is not None else 0
     variants = len(_STATES) + 3 * draws + 10 * extras + 2 * kept  # of a context, see Variants.logits
     done = 0
-    for prefix, chunk in by_sequence(system, split, contexts, variants):
+    for prefix, chunk in by_sequence(system, split, contexts.token, variants):
         variant = Variants(system, prefix, contexts, chunk, pairs, split.length)
         z = variant.logits(draws, extras, kept)
         found = _figures(z, draws, extras) | (variant.of_strangers(z, kept) if kept else {})
@@ -105,15 +105,15 @@ def run(
 
 
 def by_sequence(
-    system: System, split: PackedSplit, contexts: PairContexts, variants: int
+    system: System, split: PackedSplit, token: np.ndarray, variants: int
 ) -> Iterator[tuple[Prefix, np.ndarray]]:
-    """Contexts of one sequence after the other, as many at once as fit with so many variants each: the sequence as the
-    system runs it natively, and which contexts."""
+    """Contexts at `token` `[contexts]` (places in the split), one sequence after the other, as many at once as fit with
+    so many variants each: the sequence as the system runs it natively, and which contexts."""
     size = max(1, LOGITS // (variants * system.model.config.vocab_size))
-    order = np.argsort(contexts.token, kind="stable")
-    sequence = contexts.token[order] // split.length
+    order = np.argsort(token, kind="stable")
+    sequence = token[order] // split.length
     starts = np.flatnonzero(np.diff(sequence, prepend=-1))
-    for start, end in zip(starts, [*starts[1:], len(contexts)], strict=True):
+    for start, end in zip(starts, [*starts[1:], len(token)], strict=True):
         tokens = split.batch(torch.tensor([sequence[start]])).input_ids[0].to(system.device)
         prefix = Prefix(system, tokens)
         for first in range(start, end, size):

@@ -75,7 +75,7 @@ def _tried(
     first = np.arange(len(contexts)).reshape(n_pairs, -1)[:, :each].reshape(-1)
     few = PairContexts(*(getattr(contexts, name)[first] for name in PairContexts.__dataclass_fields__))
     sums = np.zeros((n_pairs, 2, 1 + n_drawn))
-    for prefix, chunk in by_sequence(system, split, few, 2 + n_drawn):
+    for prefix, chunk in by_sequence(system, split, few.token, 2 + n_drawn):
         variants = Variants(system, prefix, few, chunk, pairs, split.length)
         pair = few.pair[chunk]
         zero = torch.zeros_like(variants.value[0])
@@ -135,7 +135,7 @@ def _said_alone(
 
     def read(which: np.ndarray):
         part = PairContexts(*(getattr(apart, name)[which] for name in PairContexts.__dataclass_fields__))
-        for prefix, chunk in by_sequence(system, split, part, 2):
+        for prefix, chunk in by_sequence(system, split, part.token, 2):
             variants = Variants(system, prefix, part, chunk, pairs, split.length)
             zero = torch.zeros_like(variants.value[0])
             z = variants.run({"on": variants.value, "off": (zero, zero)})

@@ -17,18 +17,17 @@ from pydantic import Field
 
 from harness.base.settings import Strict
 from harness.metrics.concepts.detection import detect
-from harness.metrics.concepts.tokens import Asked, Wanted, asked, numbered
+from harness.metrics.concepts.tellers import activity_of, concepts_of, tellers
+from harness.metrics.concepts.tokens import Wanted
 from harness.metrics.joint.pairs import Fired, fired
 from harness.metrics.metric import register
 from harness.metrics.planted_pairs.choosing import (
     Choosing,
     ConceptPair,
     Tested,
-    activity_of,
     by_stratum,
     only_parts,
     planted,
-    tellers,
     unplanted,
 )
 from harness.metrics.planted_pairs.edited import edit
@@ -107,7 +106,8 @@ def measure(evaluation: Evaluation, options: Options) -> list[Measurement]:
             count("pairs", 0, "pairs"),
             *not_applicable(["planted_pairs/excess_auroc", "planted_pairs/conjunction_auroc"], VERSION, reason),
         ]
-    asking = _asked(evaluation, options)
+    every = Wanted(options.least, options.documents, most=len(concepts), seed=0)
+    asking = concepts_of(evaluation, every, only_parts)
     pairs, rare = planted(concepts, asking)
     dev, test = (_fired(evaluation, options, dev=dev) for dev in (True, False))
     detection = detect(activity_of(dev), asking.dev, activity_of(test), asking.eval)
@@ -125,20 +125,6 @@ def measure(evaluation: Evaluation, options: Options) -> list[Measurement]:
     saw = f"{len(tested)} of {total.total()} planted pairs and {len(control)} others, {options.contexts} contexts each"
     found = [*_about(tested, counts, len(evaluation.system.layers)), *telling.measurements()]
     return [replace(one, saw=saw) for one in found]
-
-
-def _asked(evaluation: Evaluation, options: Options) -> Asked:
-    assert evaluation.load_labels is not None
-    batches = evaluation.batches(evaluation.codes_sequences, dev=True)
-    dev_documents = np.concatenate([batch.document.reshape(-1).cpu().numpy() for batch in batches])
-    dev, ev = (only_parts(evaluation.load_labels(split)) for split in ("dev", "eval"))
-    return asked(
-        dev,
-        ev,
-        numbered(dev_documents),
-        numbered(evaluation.document_of_codes().numpy()),
-        Wanted(options.least, options.documents, len(dev.concepts), 0),
-    )
 
 
 def _fired(evaluation: Evaluation, options: Options, *, dev: bool) -> dict[Site, Fired]:

@@ -7,15 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from harness.corpus.labels import Concept, Integers, Labels
-from harness.metrics.concepts.activity import Activity, activity
-from harness.metrics.concepts.detection import Detection
+from harness.metrics.concepts.tellers import Teller
 from harness.metrics.concepts.tokens import Asked
 from harness.metrics.joint.pairs import Chosen, Fired, PairContexts, Stratum
 from harness.systems.system import Site
-from kernels.codes import Codes
 
 UNPLANTED = "unplanted"  # two concepts that hold together now and then and are no pair of the language
 
@@ -27,17 +24,6 @@ class ConceptPair:
     relation: str
     first: int
     second: int
-
-
-@dataclass(frozen=True)
-class Teller:
-    """A unit that tells a concept where it fires with this sign; f1 on dev and on eval."""
-
-    site: Site
-    unit: int
-    sign: int
-    chosen: float
-    scored: float
 
 
 @dataclass(frozen=True)
@@ -87,35 +73,6 @@ def unplanted(concepts: tuple[Concept, ...], asking: Asked, contexts: int) -> li
         if together[first, second] >= contexts
         and frozenset((asking.concepts[first].name, asking.concepts[second].name)) not in pairs
     ]
-
-
-def activity_of(firing: Mapping[Site, Fired]) -> Activity:
-    """What fires, as detectors: so a unit is chosen by what it does where it can be edited."""
-    codes = []
-    for fired in firing.values():
-        indptr = np.concatenate([[0], np.cumsum(np.bincount(fired.token, minlength=fired.n_tokens))])
-        units, values = torch.from_numpy(fired.unit), torch.from_numpy(fired.value)
-        rows = torch.zeros(fired.n_tokens, 2, dtype=torch.long)
-        codes.append(Codes(torch.from_numpy(indptr), units, values, rows, fired.n_units))
-    return activity(codes)
-
-
-def tellers(detection: Detection, test: Mapping[Site, Fired], least_f1: float, tried: int) -> list[list[Teller]]:
-    """For each concept up to `tried` units, the best on dev first, of dev F1 `least_f1` or more."""
-    sites = list(test)
-    bounds = np.cumsum([0, *(fired.n_units for fired in test.values())])
-    found = []
-    for concept in range(detection.chosen.shape[1]):
-        f1 = detection.chosen[:, concept]
-        few = np.argsort(-f1, kind="stable")[:tried]
-        of_concept = []
-        for unit in few[(f1[few] >= least_f1) & (f1[few] > 0)]:
-            at = int(np.searchsorted(bounds, unit, side="right")) - 1
-            sign = 1 - 2 * int(detection.detector[unit, concept] % 2)
-            scored = float(detection.scored[unit, concept])
-            of_concept.append(Teller(sites[at], int(unit - bounds[at]), sign, float(f1[unit]), scored))
-        found.append(of_concept)
-    return found
 
 
 class Choosing:

@@ -13,7 +13,8 @@ import numpy as np
 from pydantic import Field
 
 from harness.base.settings import Strict
-from harness.metrics.concepts.tellers import concepts_of, tellers
+from harness.metrics.concepts.detection import detect
+from harness.metrics.concepts.tellers import activity_of, concepts_of, tellers
 from harness.metrics.concepts.tokens import Wanted, numbered
 from harness.metrics.joint.pairs import Fired, fired
 from harness.metrics.metric import register
@@ -161,9 +162,10 @@ def _erased(
     counts = {site: np.bincount(one.unit, minlength=one.n_units) for site, one in dev.items()}
     runs: list[knockout.Units] = []
     erased: list[int] = []
-    for concept, told in enumerate(tellers(dev, asking, TOLD)):
-        if told:
-            of = told[:MOST]
+    active = activity_of(dev)
+    detection = detect(active, asking.dev, active, asking.dev)
+    for concept, of in enumerate(tellers(detection, dev, TOLD, MOST)):
+        if of:
             chosen = {site: np.array([one.unit for one in of if one.site == site], np.int64) for site in dev}
             runs += [chosen, {site: knockout.as_often(units, counts[site], rng) for site, units in chosen.items()}]
             erased.append(concept)

@@ -165,7 +165,7 @@ def test_a_stranger_writes_as_strongly_as_the_unit_in_whose_place_it_is_put(
     ends = np.ones((n, 2), np.float32)
     table = PairTable([stratum], np.zeros(n, int), chosen.units, ends, ends, np.zeros(n), torch.zeros(n, 3, 2, 16))
     seen = 0
-    for prefix, chunk in by_sequence(system, of.split, chosen.contexts, 4):
+    for prefix, chunk in by_sequence(system, of.split, chosen.contexts.token, 4):
         variants = Variants(system, prefix, chosen.contexts, chunk, table, of.split.length)
         others = torch.as_tensor((chosen.units[chosen.contexts.pair[chunk], 1] + 1) % test[stratum.b].n_units)
         units, values = variants.stranger(others, -torch.ones(len(chunk)))

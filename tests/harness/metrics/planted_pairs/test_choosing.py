@@ -6,17 +6,16 @@ import numpy as np
 
 from harness.corpus.labels import Concept, Labels
 from harness.metrics.concepts.detection import detect
+from harness.metrics.concepts.tellers import activity_of, tellers
 from harness.metrics.concepts.tokens import Asked, Held
 from harness.metrics.joint.pairs import Fired
 from harness.metrics.planted_pairs.choosing import (
     UNPLANTED,
     Choosing,
     ConceptPair,
-    activity_of,
     by_stratum,
     only_parts,
     planted,
-    tellers,
     unplanted,
 )
 from harness.systems.system import Site
