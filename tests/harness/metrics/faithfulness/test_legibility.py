@@ -1,0 +1,60 @@
+"""Units whose value a word decides, and units whose value nothing short says."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from harness.metrics.faithfulness.legibility import DESCRIPTIONS, Described, contexts, survives
+from harness.systems.system import Site, System
+
+from .conftest import Split, axis, silent, system, unit
+
+
+def subject() -> tuple[System, Split, np.ndarray]:
+    """A unit that fires on words 1 and 2, twice as strongly on the latter; its value on every token."""
+    model = silent(layers=1, units=2)
+    unit(model, 0, 0, axis(1) + 2 * axis(2), axis(6, 0.05))
+    of, split = system(model), Split(0)
+    codes = of.encode(split.all.input_ids)[of.sites[0]].codes
+    return of, split, codes.dense()[:, 0].numpy().astype(float)
+
+
+def share(said: np.ndarray) -> float:
+    """Of the unit's effect, with one description in the place of all."""
+    of, split, value = subject()
+    site: Site = of.sites[0]
+    described = [Described(site, 0, np.stack([said] * len(DESCRIPTIONS)), value)]
+    found = contexts(described, 200, np.random.default_rng(0))
+    return float(survives(of, split, described, found)[0, 0])  # pyright: ignore[reportArgumentType]
+
+
+def test_its_own_value_keeps_all_of_a_unit_and_silence_nothing() -> None:
+    value = subject()[2]
+    assert share(value) == pytest.approx(1, abs=1e-6)
+    assert share(np.zeros_like(value)) == 0
+
+
+def test_one_value_for_two_levels_keeps_what_least_squares_says() -> None:
+    value = subject()[2]
+    fires = value > 0
+    usual = np.where(fires, value[fires].mean(), 0)
+    left = 1 - ((usual - value) ** 2).sum() / (value**2).sum()
+    assert 0.5 < left < 0.98
+    assert share(usual) == pytest.approx(left, abs=0.02)  # the write is small, so effects grow with the value
+
+
+def test_a_description_that_also_fires_elsewhere_keeps_less() -> None:
+    value = subject()[2]
+    everywhere = np.where(value > 0, value, value.max())
+    assert share(everywhere) < 0.3
+
+
+def test_contexts_stand_for_all_tokens_of_their_kind() -> None:
+    value = np.repeat([1.0, 0.0, 0.0], [30, 50, 20])
+    said = np.stack([np.repeat([1.0, 1.0, 0.0], [30, 50, 20])] * len(DESCRIPTIONS))
+    found = contexts([Described(Site(0, "mlp_out"), 0, said, value)], 10, np.random.default_rng(0))
+    assert len(found.token) == 20
+    assert found.weight[found.token < 30].sum() == pytest.approx(30)
+    assert found.weight[found.token >= 30].sum() == pytest.approx(50)
+    assert (found.token < 80).all()  # where nobody says anything there is nothing to miss
