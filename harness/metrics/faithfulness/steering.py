@@ -24,6 +24,7 @@ from harness.systems.evaluation import Evaluation
 from harness.systems.system import Site
 
 SAID = 5  # tokens through which a concept speaks
+SHRUNK = 10.0
 TOLD = 0.5
 HIGH = 0.95  # quantile of a unit's values on dev
 
@@ -82,17 +83,19 @@ def high(values: np.ndarray) -> float:
 
 
 def spoken(ids: np.ndarray, held: Held, vocabulary: int, length: int) -> np.ndarray:
-    """The `SAID` tokens whose log odds to come next a concept raises most, one added to each count.
-    `[concepts, SAID]`"""
+    """The `SAID` tokens that follow a concept most above how often they follow anything. What a concept says is mixed
+    with `SHRUNK` tokens of what is said everywhere, so that a token that was never seen is no find. `[concepts, SAID]`
+    """
     follows = np.arange(len(ids)) % length != length - 1
     next_ids = np.append(ids[1:], 0)
-    with_ = np.ones((held.n_concepts, vocabulary))
+    everywhere = np.bincount(next_ids[follows], minlength=vocabulary) + 1.0
+    everywhere /= everywhere.sum()
+    counts = np.zeros((held.n_concepts, vocabulary))
     token = np.repeat(np.arange(held.n_tokens), np.diff(held.indptr))
     kept = follows[token]
-    np.add.at(with_, (held.concepts[kept], next_ids[token[kept]]), 1)
-    everything = np.bincount(next_ids[follows], minlength=vocabulary) + 1.0
-    without = np.maximum(everything - with_, 1.0)
-    odds = np.log(with_ / with_.sum(1, keepdims=True)) - np.log(without / without.sum(1, keepdims=True))
+    np.add.at(counts, (held.concepts[kept], next_ids[token[kept]]), 1)
+    of_concept = (counts + SHRUNK * everywhere) / (counts.sum(1, keepdims=True) + SHRUNK)
+    odds = np.log(of_concept) - np.log(everywhere)
     return np.argsort(-odds, axis=1, kind="stable")[:, :SAID]
 
 

@@ -70,3 +70,18 @@ def test_a_push_equals_the_edit_that_takes_the_same_vector_away(
     torch.testing.assert_close(off, pushed, rtol=1e-9, atol=1e-10)
     again = prefix.logits(positions)  # and the native prefix is left as it was
     torch.testing.assert_close(again, system.model(tokens[:1], use_cache=False).logits[0, positions].detach())
+
+
+def test_what_no_unit_explains_can_be_held_and_is_then_the_native_one(
+    make_system: Callable[[torch.dtype], System], tokens: torch.Tensor
+) -> None:
+    """A unit set to the value that it has: whatever runs again comes out as it was, error and rest too."""
+    system = make_system(torch.float64)
+    site = system.sites[0]
+    codes = system.encode(tokens[:1])[site].codes
+    position = next(p for p in (9, 10, 11, 5) if codes.row_lengths()[p])
+    entry = int(codes.indptr[position])
+    edit = {site: entries((0, int(codes.units[entry]), float(codes.values[entry])))}
+    prefix = Prefix(system, tokens[0])
+    at = torch.tensor([position])
+    torch.testing.assert_close(prefix.logits(at, edit, held=True), prefix.logits(at), rtol=1e-9, atol=1e-10)

@@ -100,3 +100,13 @@ def test_a_bad_dense_shape_changes_no_figure() -> None:
     without = with_dense_equivalent([*curve(noise=0.02), system], CURVE)[-1]
     with_ = with_dense_equivalent([*curve(noise=0.02), straw_man, system], [*CURVE, "bad"])[-1]
     assert figures(with_) == figures(without)
+
+
+def test_what_a_part_of_the_units_is_worth_is_the_share_of_compute_that_its_loss_takes() -> None:
+    system = result("peer", 1e12, 40.0 * 1e12**-0.1)
+    worse = 40.0 * 1e11**-0.1 - 40.0 * 1e12**-0.1  # what a tenth of the compute loses
+    system.measurements.append(Measurement("loss/bits_per_byte", 40.0 * 1e12**-0.1, "bit/byte", "lower", 1))
+    system.measurements.append(Measurement("faithfulness/random_50", worse, "bit/byte", "lower", 1))
+    found = figures(with_dense_equivalent([*curve(), system], CURVE)[-1])
+    assert found["faithfulness/random_50_compute"] == pytest.approx(0.1)
+    assert "faithfulness/best_25_compute" not in found

@@ -81,3 +81,15 @@ def test_a_unit_is_paired_with_a_random_one_that_fires_about_as_often_and_none_i
     assert all(one.near_misses for one in there)
     again = paired([unit] * 5, dictionary, world.text(), wanted, 3, seed=0)
     assert again == contexts
+
+
+def test_signed_directions_compete_by_size_and_keep_their_sign() -> None:
+    generator = torch.Generator().manual_seed(0)
+    y, directions = torch.randn(40, 6, generator=generator), torch.randn(9, 6, generator=generator)
+    codes = competing(y, directions, np.full(40, 3), signed=True)
+    projected = y @ directions.T
+    expected = torch.zeros_like(projected)
+    top = projected.abs().topk(3, dim=1).indices
+    expected.scatter_(1, top, projected.gather(1, top))
+    torch.testing.assert_close(codes.dense(), expected)
+    assert (codes.values < 0).any()

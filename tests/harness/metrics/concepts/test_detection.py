@@ -86,3 +86,14 @@ def test_a_unit_that_is_silent_on_dev_is_never_chosen():
     found = detect(activity_of(silent), held_of(truth), activity_of(values), held_of(truth))
     assert (found.chosen[0] == 0).all()
     assert (found.scored[0] == 0).all()
+
+
+def test_a_unit_is_sure_of_a_concept_only_after_several_documents():
+    truth = np.zeros((200, 1), bool)
+    truth[:60] = True  # in documents 0 to 2 of ten
+    for tokens, sure in ((slice(0, 20), False), (slice(0, 60, 2), True)):
+        values = np.zeros((200, 1))
+        values[tokens] = 1
+        held = held_of(truth)
+        found = detect(activity_of(values), held, activity_of(values), held)
+        assert np.isfinite(found.sure[0, 0]) == sure

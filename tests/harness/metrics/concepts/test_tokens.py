@@ -82,3 +82,7 @@ def test_what_holds_on_every_token_of_text_tells_nothing():
     assert [concept.name for concept in found.concepts] == ["c1", "c2"]
     assert np.array_equal(found.dev.matrix().toarray() > 0, truth[:, 1:])
     assert found.left_out == 1
+    other = truth.copy()
+    other[::8, 0] = False
+    for one, two in ((truth, other), (other, truth)):  # on either split
+        assert len(asked_of(one, two).telling(text, text, 5).concepts) == 2

@@ -15,12 +15,16 @@ from ..specialisation.test_knockout import evaluation
 
 
 def test_a_concept_speaks_through_what_follows_it_more_than_anything_else() -> None:
-    ids = np.tile([0, 7, 1, 2, 3, 4, 5, 6], 40)  # 7 follows 0, in sequences of 8
-    held = Held(np.cumsum([0, *(ids == 0)]), np.zeros(40, np.int32), 1, np.zeros(len(ids), int))
-    assert spoken(ids, held, 8, 8)[0, 0] == 7
-    at_the_end = Held(np.cumsum([0, *(ids == 6)]), np.zeros(40, np.int32), 1, np.zeros(len(ids), int))
-    odds = spoken(ids, at_the_end, 8, 8)[0]
-    assert odds.tolist() == sorted(odds.tolist())  # nothing follows the last token of a sequence: all are alike
+    ids = np.tile([5, 7, 1, 2, 3, 4, 0, 6], 40)  # sequences of 8 from a vocabulary of 12
+
+    def after(word: int) -> list[int]:
+        held = Held(np.cumsum([0, *(ids == word)]), np.zeros(40, np.int32), 1, np.zeros(len(ids), int))
+        return spoken(ids, held, 12, 8)[0].tolist()
+
+    assert after(5)[0] == 7
+    assert after(0)[0] == 6
+    # Nothing follows the last token of a sequence, least of all what begins the next: no word stands out.
+    assert after(6) == [0, 1, 2, 3, 4]
 
 
 def test_a_unit_held_high_raises_the_odds_of_what_it_says_and_another_does_not() -> None:
@@ -30,12 +34,21 @@ def test_a_unit_held_high_raises_the_odds_of_what_it_says_and_another_does_not()
     other_domain = made.split.batch(torch.arange(8)).domain.reshape(-1).numpy() == 1
     said = np.array([0, 1])
     own = Steered(site, 0, 2.0, said, other_domain)
+    at_the_end = np.arange(n) >= n - made.split.length
     rise = log_odds(
-        made, [own, Steered(site, 2, 2.0, said, other_domain), Steered(site, 0, 2.0, said, np.zeros(n, bool))], 8
+        made,
+        [
+            own,
+            Steered(site, 2, 2.0, said, other_domain),
+            Steered(site, 0, 2.0, said, np.zeros(n, bool)),
+            Steered(site, 0, 2.0, said, at_the_end),
+        ],
+        8,
     )
     assert rise[0] > 1
     assert abs(rise[1]) < 0.05
     assert rise[2] == 0  # nowhere to look
+    assert rise[3] > 1  # the last batch has its own tokens
 
 
 def test_the_high_value_keeps_its_sign() -> None:

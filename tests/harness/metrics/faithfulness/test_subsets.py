@@ -37,7 +37,14 @@ def test_units_that_cancel_are_not_missed_together_and_are_missed_apart() -> Non
     helps = subsets.helps(of, batch, native)
     with torch.enable_grad():
         worst = subsets.chosen_against(of, batch, native, 0.5, helps, generator)
-    assert float(worst.mean()) > full + 0.02
+    alone = []
+    for which in (0, 1):  # of every token that has both, the one or the other
+        masks = {site: (torch.arange(len(mask)) % 2 == which).float() for site, mask in everything.items()}
+        with torch.no_grad():
+            alone.append(subsets.losses(of, batch, native, masks))
+    most = float(torch.maximum(*alone).mean())
+    assert most > full + 0.02
+    assert float(worst.mean()) > full + 0.9 * (most - full)
 
 
 def test_all_units_kept_is_the_native_model() -> None:
