@@ -85,6 +85,11 @@ class _Tracer:
             self.writes[site], self.rests[site] = writes, prompt.written[site].detach() - told
             at += codes.nnz + self.length
         self.n_sources = at
+        self.is_unit, self.is_rest = torch.zeros(at, dtype=torch.bool), torch.zeros(at, dtype=torch.bool)
+        for site in system.sites:
+            first, nnz = self.starts[site], prompt.codes[site].nnz
+            self.is_unit[first : first + nnz] = True
+            self.is_rest[first + nnz : first + nnz + self.length] = True
         self.rows: dict[int, Tensor] = {}  # reading → edges from all sources; predictions are numbered from n_sources
         self.predictions = self._predictions()
 
@@ -103,10 +108,8 @@ class _Tracer:
             self.rows[self.n_sources + place] = self._edges(logits[token] - logits.mean())
         influence = self._influence()
         while len(self.rows) < followed:
-            waiting = [
-                s for s in influence.argsort(descending=True).tolist() if self._is_unit(s) and s not in self.rows
-            ]
-            waiting = [s for s in waiting if influence[s] > 0][: min(BATCH, followed - len(self.rows))]
+            most = (influence * self._unread()).topk(min(BATCH, followed - len(self.rows), self.n_sources))
+            waiting = most.indices[most.values > 0].tolist()
             if not waiting:
                 break
             for source in waiting:
@@ -148,14 +151,11 @@ class _Tracer:
             influence += own * sizes / sizes.sum().clamp_min(1e-30)
         return influence
 
-    def _is_unit(self, source: int) -> bool:
-        return source >= self.length and source < self.n_sources and not self._is_rest(source)
-
-    def _is_rest(self, source: int) -> bool:
-        if source < self.length:
-            return False
-        site = self._site(source)
-        return source >= self.starts[site] + self.prompt.codes[site].nnz
+    def _unread(self) -> Tensor:
+        """Units whose own sources have not been found. `[sources]`"""
+        unread = self.is_unit.clone()
+        unread[[reading for reading in self.rows if reading < self.n_sources]] = False
+        return unread
 
     def _site(self, source: int) -> Site:
         return next(site for site in reversed(self.system.sites) if source >= self.starts[site])
@@ -172,21 +172,23 @@ class _Tracer:
             return Node("token", None, source, int(self.prompt.tokens[source]), 1.0, influence)
         site, entry = self._unit(source)
         codes = self.prompt.codes[site]
-        if self._is_rest(source):
+        if self.is_rest[source]:
             return Node("rest", site, entry - codes.nnz, 0, 1.0, influence)
         token = int(codes.token_of_entry()[entry])
         return Node("unit", site, token, int(codes.units[entry]), float(codes.values[entry].detach()), influence)
 
     def _pruned(self, influence: Tensor, share: float) -> Graph:
-        ends = torch.tensor([not self._is_unit(s) or s not in self.rows for s in range(self.n_sources)])
+        ends = ~self.is_unit | self._unread()
         begun = influence * ends
         tokens = float(begun[: self.length].sum() / begun.sum().clamp_min(1e-30))
         weights = {reading: float(influence[reading]) for reading in self.rows if reading < self.n_sources}
         weights |= {
             reading: self.predictions[reading - self.n_sources][1] for reading in self.rows if reading >= self.n_sources
         }
-        rests = torch.tensor([self._is_rest(s) for s in range(self.n_sources)])
-        told = {r: float(1 - row.abs()[rests].sum() / row.abs().sum().clamp_min(1e-30)) for r, row in self.rows.items()}
+        told = {
+            r: float(1 - row.abs()[self.is_rest].sum() / row.abs().sum().clamp_min(1e-30))
+            for r, row in self.rows.items()
+        }
         completeness = sum(weights[r] * told[r] for r in weights) / max(1e-30, sum(weights.values()))
         order = influence.argsort(descending=True)
         enough = int((influence[order].cumsum(0) < share * influence.sum()).sum()) + 1

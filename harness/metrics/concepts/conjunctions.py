@@ -65,7 +65,7 @@ def conjunctions(means: Means, own: Side, random: Side, logits: Activities, pair
         hidden, hidden_random = mine.pair.less(mine.own), chance.pair.less(chance.own)
         found += means.beside_random(f"{kind}_hidden", hidden, hidden_random, "lower", places)
     if {"conjunction", "additive"} <= over.keys():
-        of_logits = _own(means, logits[0], logits[1], every)
+        of_logits = _own(means, levels(logits[0]), logits[1], every)
         for name, values in (
             ("", mine.own.value),
             ("_random", chance.own.value),
@@ -109,17 +109,16 @@ def _told(means: Means, of: Side, wholes: list[Whole], pairs: list[Combination |
             pair[whole.place] = max(tried, key=lambda one: one.f1).tokens(of.eval)
     held, resamples = means.asking.eval, means.resamples
     return _Told(
-        _own(means, of.dev, of.eval, wholes),
+        _own(means, stepped, of.eval, wholes),
         score_predictions(parts, held, resamples),
         score_predictions(pair, held, resamples),
     )
 
 
-def _own(means: Means, dev: Activity, evaluation: Activity, wholes: list[Whole]) -> Scores:
-    stepped, on = levels(dev), means.asking.dev.tokens_of_each()
-    told = _nothing(means)
+def _own(means: Means, dev: Levels, evaluation: Activity, wholes: list[Whole]) -> Scores:
+    on, told = means.asking.dev.tokens_of_each(), _nothing(means)
     for whole in wholes:
-        switch = best_own(stepped, on[whole.place], on[whole.first], on[whole.second])
+        switch = best_own(dev, on[whole.place], on[whole.first], on[whole.second])
         if switch is not None:
             told[whole.place] = tokens_reaching(evaluation, switch.detector, switch.threshold)
     return score_predictions(told, means.asking.eval, means.resamples)
