@@ -192,9 +192,27 @@ class TrunkForCausalLM(TrunkPreTrainedModel, GenerationMixin):
             attentions=outputs.attentions,
         )
 
+    # Of `models.subject.Subject`:
+
+    @property
+    def carries(self) -> bool:
+        return self.model.shared is not None
+
+    def blocks(self) -> list[nn.Module]:
+        return list(self.model.layers)
+
     def feed_forwards(self) -> list[FeedForward]:
         """The feed-forward layers, from the first to the last."""
         return [block.feed_forward for block in self.model.layers]  # pyright: ignore[reportReturnType]
+
+    def final_norm(self) -> nn.Module:
+        return self.model.norm
+
+    def unembedding(self) -> Tensor:
+        return self.lm_head.weight
+
+    def unembed(self, x: Tensor) -> Tensor:
+        return self.lm_head(self.model.norm(x))
 
     def auxiliary_losses(self) -> dict[str, Tensor]:
         """Of the last forward in training mode: each auxiliary loss, mean over the layers that have it; unweighted."""

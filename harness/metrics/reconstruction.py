@@ -38,7 +38,7 @@ def measure(evaluation: Evaluation, options: Options) -> list[Measurement]:
     system = evaluation.system
     if system.native:
         return not_applicable([f"reconstruction/{name}" for name in FIGURES], VERSION, BY_CONSTRUCTION)
-    width = system.model.config.d_model
+    width = system.model.config.hidden_size
     columns = {site: evaluation.document_sums(width + 5) for site in system.sites}
     document, counted = torch.empty(0), torch.empty(0)
 

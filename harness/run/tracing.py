@@ -12,6 +12,7 @@ from harness.report import trace as drawing
 from harness.run.opened import Opened
 from harness.systems.attribution import Graph, Node, trace
 from kernels.codes import Codes
+from models.norms import norm_of
 
 PROMOTED = 4  # tokens that are shown of what a unit writes
 
@@ -57,5 +58,6 @@ def _promoted(opened: Opened, node: Node) -> list[int]:
         torch.tensor([node.value], device=x.device), torch.zeros(1, 2, dtype=torch.long, device=x.device),
         dictionary.n_units,
     )  # fmt: skip
-    logits = system.model.lm_head(dictionary.write(one, x) * system.model.model.norm.weight)[0]
+    norm = norm_of(system.model.final_norm(), x.shape[1])
+    logits = system.model.unembedding().float() @ norm.direction(dictionary.write(one, x)[0])
     return logits.topk(PROMOTED).indices.tolist()

@@ -14,20 +14,20 @@ from saes.activations import Activations
 
 if TYPE_CHECKING:
     from harness.corpus import Batch, PackedSplit
-    from models.trunk import TrunkForCausalLM
+    from models.subject import Subject
 
 
-def watched(model: TrunkForCausalLM, sites: Iterable[Site]) -> System:
+def watched(model: Subject, sites: Iterable[Site]) -> System:
     """The subject with nothing grafted on: a `System` whose sites can be watched and replaced, not read."""
     return System("collecting", model, dict.fromkeys(sites, cast(ReadWrite, None)))
 
 
-def collect(model: TrunkForCausalLM, split: PackedSplit, indices: Tensor, sites: Iterable[Site]) -> Activations:
+def collect(model: Subject, split: PackedSplit, indices: Tensor, sites: Iterable[Site]) -> Activations:
     """What the sites read and should write on the sequences `indices` of `split`, in the order of their tokens."""
     return native_run(model, split.batch(indices).to(model.device), indices, sites, logits_to_keep=1)[0]
 
 
-def collect_text(model: TrunkForCausalLM, split: PackedSplit, indices: Tensor, sites: Iterable[Site]) -> Activations:
+def collect_text(model: Subject, split: PackedSplit, indices: Tensor, sites: Iterable[Site]) -> Activations:
     """`collect`, without the end-of-text tokens of the model: what is measured, is measured on text."""
     found = collect(model, split, indices, sites)
     ids = split.batch(indices).input_ids.reshape(-1).to(found.rows.device)
@@ -37,7 +37,7 @@ def collect_text(model: TrunkForCausalLM, split: PackedSplit, indices: Tensor, s
 
 @torch.no_grad()
 def native_run(
-    model: TrunkForCausalLM, batch: Batch, indices: Tensor, sites: Iterable[Site], logits_to_keep: int = 0
+    model: Subject, batch: Batch, indices: Tensor, sites: Iterable[Site], logits_to_keep: int = 0
 ) -> tuple[Activations, Tensor]:
     """Activations of a batch that holds the sequences `indices`, and the logits `[batch, length or kept, vocabulary]`.
 

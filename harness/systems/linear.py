@@ -10,16 +10,18 @@ own bend is taken at the prompt).
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AttentionInterface
 
 from harness.systems.system import Site, System
 from kernels.codes import Codes, token_rows
+from models.norms import Norm, norm_of
+from models.subject import Subject
 
 _ATTENTION = "frozen_pattern"
 
@@ -61,8 +63,9 @@ def linear(system: System, tokens: Tensor) -> Linear:
         return hook
 
     with torch.enable_grad(), contextlib.ExitStack() as stack:
-        embed = cast(nn.Module, system.model.get_input_embeddings())
-        handle = embed.register_forward_hook(lambda _m, _a, y: leaf(None, cast(Tensor, y)))
+        # What comes into the first block, and not the look-up alone: some models add positions to it, or scale it.
+        first = system.model.blocks()[0]
+        handle = first.register_forward_pre_hook(lambda _m, args: (leaf(None, args[0]), *args[1:]))
         stack.callback(handle.remove)
         stack.enter_context(system.amending({site: at_site(site) for site in system.sites}))
         stack.enter_context(_frozen(system.model))
@@ -71,16 +74,17 @@ def linear(system: System, tokens: Tensor) -> Linear:
 
 
 @contextlib.contextmanager
-def _frozen(model: Any) -> Iterator[None]:
-    """While the block runs, attention patterns and norms' scales have no gradient."""
+def _frozen(model: Subject) -> Iterator[None]:
+    """While the block runs, attention patterns and norms' scales have no gradient. Norms inside feed-forward layers are
+    the layers' own; those of queries and keys only decide the pattern."""
     config = model.config
     before = config._attn_implementation
-    inside = {id(norm) for layer in model.feed_forwards() for norm in layer.modules()}
-    norms = [m for m in model.modules() if isinstance(m, nn.RMSNorm) and id(m) not in inside]
+    children = [child for block in model.blocks() for child in block.children()]
+    norms = [model.final_norm(), *(child for child in children if type(child).__name__.endswith("Norm"))]
     config._attn_implementation = _ATTENTION
     try:
         for norm in norms:
-            norm.forward = _still(norm)  # pyright: ignore[reportAttributeAccessIssue]
+            norm.forward = _still(norm_of(norm, config.hidden_size))
         yield
     finally:
         config._attn_implementation = before
@@ -88,24 +92,35 @@ def _frozen(model: Any) -> Iterator[None]:
             del norm.forward
 
 
-def _still(norm: nn.RMSNorm) -> Any:
+def _still(norm: Norm) -> Callable[[Tensor], Tensor]:
     def forward(x: Tensor) -> Tensor:
-        eps = norm.eps if norm.eps is not None else torch.finfo(x.dtype).eps
-        return x * torch.rsqrt(x.detach().square().mean(-1, keepdim=True) + eps) * norm.weight
+        return (norm.still(x, x.detach()) + norm.bias).to(x.dtype)
 
     return forward
 
 
 def _attend(
-    module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, scaling: float, **_: Any
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    *,
+    scaling: float,
+    softcap: float | None = None,
+    **_: Any,
 ) -> tuple[Tensor, None]:
     """Attention with its pattern detached; query `[1, heads, T, d]`. Returns `[1, T, heads, d]`."""
     groups = query.shape[1] // key.shape[1]
     key, value = (part.repeat_interleave(groups, dim=1) for part in (key, value))
     scores = query @ key.transpose(2, 3) * scaling
+    if softcap is not None:  # Gemma 2's
+        scores = softcap * torch.tanh(scores / softcap)
     length = scores.shape[-1]
-    later = torch.ones(length, length, dtype=torch.bool, device=scores.device).triu(1)
-    pattern = scores.masked_fill(later, -torch.inf).softmax(-1).detach()
+    hidden = torch.ones(length, length, dtype=torch.bool, device=scores.device).triu(1)
+    if mask is not None:  # a sliding window
+        hidden = hidden | (~mask if mask.dtype == torch.bool else mask < 0)
+    pattern = scores.masked_fill(hidden, -torch.inf).softmax(-1).detach()
     return (pattern @ value).transpose(1, 2), None
 
 

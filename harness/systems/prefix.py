@@ -13,19 +13,25 @@ coefficients writes; other codes, gates and a dictionary's error cancel.
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AttentionInterface
+from transformers.cache_utils import Cache
 
 from harness.systems.system import Site, System
 from kernels.codes import Codes
 
 _ATTENTION = "edited_variants"  # under which `_attend` is known to transformers
+_NATIVE: ContextVar[Any] = ContextVar(
+    "_NATIVE"
+)  # the cache it attends to: not every model hands on what it is called with
 
 
 @dataclass(frozen=True)
@@ -48,8 +54,9 @@ class Prefix:
         self._model = system.model
         self._layers = list(system.layers)
         # What layers leave behind for later ones (the routing of a group's first) has to be of the same variants.
-        self._whole = self._model.model.shared is not None
+        self._whole = self._model.carries
         self._into: list[Tensor] = []  # of every layer: its input `[length, d_model]`; last, the last one's output
+        self._calls: list[dict[str, Any]] = []  # of every layer: what it was called with beside its input
         self._read: dict[Site, Tensor] = {}  # what the units of a site read, `[length, d_model]`
         self._out: dict[Site, Tensor] = {}  # what the site's output is
 
@@ -59,11 +66,19 @@ class Prefix:
         with contextlib.ExitStack() as stack:
             stack.enter_context(system.amending({site: partial(keep, site) for site in system.sites}))
             for layer in self._layers:
-                handle = layer.register_forward_pre_hook(lambda _layer, args: self._into.append(args[0][0]))
-                stack.callback(handle.remove)
-            handle = self._model.model.norm.register_forward_pre_hook(lambda _n, args: self._into.append(args[0][0]))
-            stack.callback(handle.remove)
+                stack.callback(layer.register_forward_pre_hook(self._called, with_kwargs=True).remove)
+            norm = self._model.final_norm()
+            stack.callback(norm.register_forward_pre_hook(lambda _n, args: self._into.append(args[0][0])).remove)
             self._cache = self._model(tokens[None], use_cache=True, logits_to_keep=1).past_key_values
+
+    def _called(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        said = inspect.signature(layer.forward)
+        arguments = dict(said.bind(*args, **kwargs).arguments)
+        self._into.append(arguments.pop(next(iter(said.parameters)))[0])
+        for name, parameter in said.parameters.items():
+            if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+                arguments |= arguments.pop(name, {})
+        self._calls.append(arguments)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -122,21 +137,37 @@ class Prefix:
             push = pushes[site][order] if site in pushes else None
             amend[site] = partial(self._amended, site, positions, first, entries, push, held)
         x = self._into[0][:0]
-        angles = self._model.model.rotary_emb(self._into[0], positions[None])
-        earlier = torch.arange(len(self.tokens), device=positions.device) < positions[:, None]
-        hidden = torch.zeros(earlier.shape, dtype=x.dtype, device=x.device).masked_fill_(~earlier, -torch.inf)
         layers = torch.tensor([*(site.layer for site in self.system.sites), len(self._layers)], device=first.device)
         begins = 0 * first if self._whole else layers[first]
         ends = torch.searchsorted(begins, torch.arange(len(self._layers), device=first.device), right=True).tolist()
         with self.system.amending(amend), self._attending():
-            for layer, into, end in zip(self._layers, self._into[:-1], ends, strict=True):
+            for index, (layer, end) in enumerate(zip(self._layers, ends, strict=True)):
                 if end > len(x):
-                    x = torch.cat([x, into[positions[len(x) : end]]])
+                    x = torch.cat([x, self._into[index][positions[len(x) : end]]])
                 if end:
-                    turned = angles[0][:, :end], angles[1][:, :end]
-                    x = layer(x[None], positions[None, :end], turned, hidden[:end], None, prefix=self._cache)[0]
+                    x = layer(x[None], **self._call(index, positions[:end]))[0]
         x = torch.cat([x, self._into[-1][positions[len(x) :]]])
-        return self._model.lm_head(self._model.model.norm(x))[place]
+        return self._model.unembed(x)[place]
+
+    def _call(self, index: int, positions: Tensor) -> dict[str, Any]:
+        """What layer `index` is called with for variants of `positions` `[n]`, each of which is a token of its own."""
+        native, length = self._calls[index], len(self.tokens)
+
+        def of_variants(value: Any) -> Any:
+            if isinstance(value, tuple):
+                return tuple(of_variants(part) for part in value)
+            if isinstance(value, Tensor) and value.ndim and value.shape[min(1, value.ndim - 1)] == length:
+                return value[positions] if value.ndim == 1 else value[:, positions]  # [length] or [1, length, ...]
+            return None if isinstance(value, Cache) else value
+
+        found = {name: of_variants(value) for name, value in native.items() if name != "attention_mask"}
+        seen = torch.arange(length, device=positions.device) < positions[:, None]
+        mask = native["attention_mask"]  # `[1, 1, length, length]` where causal is not all: a sliding window
+        if mask is not None:
+            at = mask[0, 0, positions, :length]
+            seen &= at if at.dtype == torch.bool else at == 0
+        hidden = torch.zeros(seen.shape, dtype=self.dtype, device=seen.device)
+        return {**found, "attention_mask": hidden.masked_fill_(~seen, -torch.inf)}
 
     def _first_sites(self, positions: Tensor, edits: Mapping[Site, Entries], pushes: Mapping[Site, Tensor]) -> Tensor:
         """Up to which site (of system.sites) every variant is the native one; their number where nothing is done."""
@@ -201,14 +232,24 @@ class Prefix:
         config = self._model.config
         before = config._attn_implementation
         config._attn_implementation = _ATTENTION
+        native = _NATIVE.set(self._cache)
         try:
             yield
         finally:
+            _NATIVE.reset(native)
             config._attn_implementation = before
 
 
 def _attend(
-    module: Any, query: Tensor, key: Tensor, value: Tensor, hidden: Tensor, *, scaling: float, prefix: Any, **_: Any
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    hidden: Tensor,
+    *,
+    scaling: float,
+    softcap: float | None = None,
+    **_: Any,
 ) -> tuple[Tensor, None]:
     """Attention of variants, each to the native prefix and to itself; the prefix's keys are one matrix for all of them.
 
@@ -217,11 +258,14 @@ def _attend(
     """
     heads, n, d = query.shape[1:]
     shared = key.shape[1]  # several heads may have the same keys
-    keys, values = (part[0] for part in (prefix.layers[module.layer_idx].keys, prefix.layers[module.layer_idx].values))
+    native = _NATIVE.get().layers[module.layer_idx]
+    keys, values = native.keys[0], native.values[0]
     q = (query[0] * scaling).view(shared, -1, n, d)
-    others = (q.flatten(1, 2) @ keys.transpose(1, 2)).view(shared, -1, n, keys.shape[1]) + hidden
+    others = (q.flatten(1, 2) @ keys.transpose(1, 2)).view(shared, -1, n, keys.shape[1])
     own = (q * key[0][:, None]).sum(-1, keepdim=True)
-    weights = torch.cat([others, own], dim=-1).softmax(-1)  # [key heads, heads of each, variants, length + 1]
+    if softcap is not None:  # Gemma 2's
+        others, own = (softcap * torch.tanh(scores / softcap) for scores in (others, own))
+    weights = torch.cat([others + hidden, own], dim=-1).softmax(-1)  # [key heads, heads of each, variants, length + 1]
     found = (weights[..., :-1].flatten(1, 2) @ values).view(shared, -1, n, d) + weights[..., -1:] * value[0][:, None]
     return found.reshape(heads, n, d).transpose(0, 1)[None], None
 

@@ -20,7 +20,7 @@ from kernels.codes import Codes, Edit, ReadWrite, token_rows
 from models.feed_forward import FeedForward, Tap
 
 if TYPE_CHECKING:
-    from models.trunk import TrunkForCausalLM
+    from models.subject import Subject
 
 Point = Literal["mlp_out", "resid_post", "mlp"]
 _BLOCK = 1 << 22  # strengths side by side at a time
@@ -74,9 +74,9 @@ class System:
     dictionaries: what was grafted on, by site; None for a subject whose own units are read at every layer.
     """
 
-    def __init__(self, name: str, model: TrunkForCausalLM, dictionaries: Mapping[Site, ReadWrite] | None) -> None:
+    def __init__(self, name: str, model: Subject, dictionaries: Mapping[Site, ReadWrite] | None) -> None:
         self.name, self.model, self.native = name, model, dictionaries is None
-        self.layers = model.model.layers
+        self.layers = model.blocks()
         if dictionaries is None:
             dictionaries = {Site(index, "mlp_out"): layer for index, layer in enumerate(model.feed_forwards())}
         self.decomposition: dict[Site, ReadWrite] = dict(sorted(dictionaries.items()))
@@ -208,8 +208,7 @@ class System:
             yield
 
     def _module(self, site: Site) -> nn.Module:
-        block = self.layers[site.layer]
-        return block if site.point == "resid_post" else cast(nn.Module, block.feed_forward)
+        return self.layers[site.layer] if site.point == "resid_post" else self.model.feed_forwards()[site.layer]
 
 
 def _graft(

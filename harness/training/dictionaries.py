@@ -32,7 +32,7 @@ from saes.training_dictionary import DictionaryConfig
 
 if TYPE_CHECKING:
     from harness.corpus import PackedSplit
-    from models.trunk import TrunkForCausalLM
+    from models.subject import Subject
 
 HELD_OUT_SEQUENCES = 128
 
@@ -48,7 +48,7 @@ class Job:
 
 def train_dictionaries(
     jobs: Mapping[str, Job],
-    model: TrunkForCausalLM,
+    model: Subject,
     split: PackedSplit,
     held_out: PackedSplit,
     settings: TrainSettings,
@@ -137,7 +137,7 @@ def _record(
 
 
 def import_dictionaries(
-    source: Pretrained, sites: tuple[Site, ...], folder: Path, model: TrunkForCausalLM, held_out: PackedSplit
+    source: Pretrained, sites: tuple[Site, ...], folder: Path, model: Subject, held_out: PackedSplit
 ) -> None:
     """Copies dictionaries that others trained into `folder/<site>/`, as `train_dictionaries` leaves its own, and
     measures them on the same held-out tokens.
@@ -145,7 +145,7 @@ def import_dictionaries(
     Raises HarnessError when a width differs from the subject's, a folder holds no dictionary, or one that was trained
     here was trained on another subject.
     """
-    width = model.config.d_model
+    width = model.config.hidden_size
     loaded: dict[Site, Dictionary] = {}
     subject = trained_on.fingerprint(model)
     try:

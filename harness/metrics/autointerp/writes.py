@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, cast
 
 import numpy as np
 import torch
@@ -15,6 +14,7 @@ from harness.metrics.autointerp.firings import Firings
 from harness.systems.evaluation import Evaluation
 from harness.systems.system import Site
 from kernels.codes import Codes
+from models.norms import norm_of
 
 _PIECE = 1 << 14  # entries whose write vectors are held at once
 
@@ -54,12 +54,12 @@ def mean_writes(evaluation: Evaluation, sites: Mapping[Site, Firings], sequences
 def logits_of(evaluation: Evaluation, write: Tensor, most: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The tokens whose logits `write` `[d_model]` raises and lowers most, straight through the final norm's scale and
     the output head (the "logit lens", nostalgebraist 2020: what later layers make of it is left out)."""
-    model, tokenizer = cast(Any, evaluation.system.model), evaluation.tokenizer
+    model, tokenizer = evaluation.system.model, evaluation.tokenizer
     if tokenizer is None or not bool(write.any()):
         return (), ()
-    head = model.get_output_embeddings().weight.float().cpu()  # [vocabulary, d_model]
-    scale = model.model.norm.weight.float().cpu()
-    logits = head @ (scale * write)
+    head = model.unembedding().float()  # [vocabulary, d_model]
+    norm = norm_of(model.final_norm(), model.config.hidden_size)
+    logits = (head @ norm.direction(write.to(head.device))).cpu()
     raised, lowered = logits.topk(most).indices.tolist(), (-logits).topk(most).indices.tolist()
     return tuple(shown(tokenizer, i) for i in raised), tuple(shown(tokenizer, i) for i in lowered)
 

@@ -59,7 +59,7 @@ def read(evaluation: Evaluation, tokens: Integers, *, dev: bool) -> Read:
     asked = torch.from_numpy(tokens)
     encoded = {site: _on(_joined(parts[site]) if dev else evaluation.load_codes(site), asked) for site in system.sites}
     at_end = torch.cat(stream)[asked]
-    logits = at_end @ system.model.lm_head.weight.float().cpu().T
+    logits = at_end @ system.model.unembedding().float().cpu().T
     return Read(
         encoded,
         {site: torch.cat(pieces)[asked] for site, pieces in read.items()},
@@ -71,7 +71,14 @@ def read(evaluation: Evaluation, tokens: Integers, *, dev: bool) -> Read:
 
 
 def _stream(system: System, input_ids: Tensor) -> Tensor:
-    return system.model.model(input_ids=input_ids, use_cache=False).last_hidden_state.flatten(0, 1).float().cpu()
+    """What the output head reads of every token."""
+    found: list[Tensor] = []
+    handle = system.model.final_norm().register_forward_hook(lambda _norm, _args, y: found.append(y))
+    try:
+        system.model(input_ids, use_cache=False, logits_to_keep=1)
+    finally:
+        handle.remove()
+    return found[0].flatten(0, 1).float().cpu()
 
 
 @contextlib.contextmanager

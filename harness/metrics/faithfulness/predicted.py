@@ -18,6 +18,7 @@ from harness.corpus.stored import PackedSplit
 from harness.metrics.faithfulness.sampling import Chunk, Sample, chunks
 from harness.systems.prefix import Entries, Prefix
 from harness.systems.system import Site, System
+from models.norms import norm_of
 
 
 @dataclass(frozen=True)
@@ -94,10 +95,10 @@ def removal(chunk: Chunk, sample: Sample) -> tuple[dict[Site, Entries], Tensor]:
 def direct(prefix: Prefix, positions: Tensor, change: Tensor) -> Tensor:
     """`[n, vocabulary]`: what `change` `[n, d_model]` of the last residual does to the logits by itself, the final
     norm's scale frozen at what it is there."""
-    norm, head = prefix.system.model.model.norm, prefix.system.model.lm_head
-    last = prefix.residual(positions).float()
-    scale = torch.rsqrt(last.square().mean(-1, keepdim=True) + (norm.eps or torch.finfo(last.dtype).eps))
-    return head((change.to(last) * scale * norm.weight).to(head.weight.dtype)).float()
+    model = prefix.system.model
+    norm = norm_of(model.final_norm(), model.config.hidden_size)
+    head = model.unembedding()
+    return (norm.still(change, prefix.residual(positions)).to(head.dtype) @ head.T).float()
 
 
 def _products(predicted: Tensor, measured: Tensor) -> np.ndarray:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from harness.corpus.labels import Labels
     from harness.experiment.schema import EvaluationConfig
-    from models.trunk import TrunkForCausalLM
+    from models.subject import Subject
 
 _KERNELS = "kernels.json"  # op -> implementation that ran
 
@@ -45,7 +45,7 @@ def stage(name: str, evaluation: EvaluationConfig, numerics: Numerics, upstream:
 
 def evaluation_of(
     name: str,
-    model: TrunkForCausalLM,
+    model: Subject,
     grafts: Mapping[Site, ReadWrite] | None,
     corpus: Corpus,
     config: EvaluationConfig,

@@ -20,7 +20,7 @@ from saes.pretrained import Pretrained
 
 if TYPE_CHECKING:
     from harness.experiment.dictionary_rows import DictionarySpec
-    from models.trunk import TrunkForCausalLM
+    from models.subject import Subject
 
 
 def stage(name: str, spec: DictionarySpec, seed: int, numerics: Numerics, corpus: Stage, subject: Stage) -> Stage:
@@ -54,9 +54,7 @@ def learnt_together(one: DictionarySpec, other: DictionarySpec) -> bool:
     return not any(isinstance(spec.config, Pretrained) for spec in (one, other)) and one.settings == other.settings
 
 
-def produce(
-    wanted: Mapping[str, WantedDictionaries], model: TrunkForCausalLM, corpus: Corpus, seed: int, label: str
-) -> None:
+def produce(wanted: Mapping[str, WantedDictionaries], model: Subject, corpus: Corpus, seed: int, label: str) -> None:
     """Leaves every row's dictionaries in its folder. `wanted` by stage key: rows that are `learnt_together`, or one.
 
     Raises what `train_dictionaries` and `import_dictionaries` raise.

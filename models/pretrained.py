@@ -1,0 +1,219 @@
+"""Other people's language models as dense subjects: GPT-2, Pythia, Llama and their relatives, run by transformers.
+
+A neuron is a unit: what comes into the output projection of a feed-forward layer is its activation, that projection's
+column is what it writes. So one adapter serves plain and gated layers. A family is a line that names its modules
+(`FAMILIES`); nothing else of a family is known here. Where a norm follows the layer (OLMo 2, Gemma 2 and 3), it belongs
+to the layer: what is read is what is added to the residual stream, with the norm's scale as it is at the token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from kernels import sparse_dictionary
+from kernels.codes import Codes
+from kernels.registry import nearest
+from models.feed_forward import FeedForward
+from models.norms import Norm, norm_of
+
+
+@dataclass(frozen=True)
+class Names:
+    """Where a family keeps what is read. blocks, final_norm: in the model; mlp, norm_after: in a block; out: the output
+    projection, in the mlp. norm_after: the norm between the mlp and the residual stream, where there is one."""
+
+    blocks: str = "model.layers"
+    final_norm: str = "model.norm"
+    mlp: str = "mlp"
+    out: str = "down_proj"
+    norm_after: str | None = None
+
+
+_LLAMA = Names()
+_NORM_AFTER = Names(norm_after="post_feedforward_layernorm")
+# By `model_type`. Families whose blocks scale what the mlp wrote (Granite, MiniCPM) do not fit a line.
+FAMILIES: dict[str, Names] = {
+    "gpt2": Names("transformer.h", "transformer.ln_f", out="c_proj"),
+    "gpt_neox": Names("gpt_neox.layers", "gpt_neox.final_layer_norm", out="dense_4h_to_h"),
+    "phi": Names(final_norm="model.final_layernorm", out="fc2"),
+    "starcoder2": Names(out="c_proj"),
+    **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "gemma", "olmo", "phi3", "smollm3", "stablelm"), _LLAMA),
+    **dict.fromkeys(("gemma2", "gemma3_text", "olmo2", "olmo3"), _NORM_AFTER),
+}
+
+
+class PretrainedLayer(FeedForward):
+    """A feed-forward layer of a pretrained model; its neurons are the units, in the order of its output projection.
+
+    Native forward is the model's own. Looked into, a token's write is the sum over its neurons of activation times
+    column, through the frozen norm where one follows; `rest` is the output projection's bias (and that norm's).
+    """
+
+    def __init__(self, mlp: nn.Module, out: nn.Module, norm_after: nn.Module | None, layer_index: int) -> None:
+        super().__init__(cast(Any, None), layer_index, None)
+        self.mlp, self.norm_after = mlp, norm_after
+        self._out = (out,)  # in a tuple: it belongs to the mlp already
+        self.n_units, self.d_model = self.columns().shape
+        self._norm: Norm | None = None
+
+    def columns(self) -> Tensor:
+        """What neurons write, before a norm that follows. `[n_units, d_model]`"""
+        out = cast(nn.Linear, self._out[0])
+        return out.weight.T if isinstance(out, nn.Linear) else out.weight  # Conv1D keeps it turned
+
+    def forward(self, x: Tensor, position_ids: Tensor | None = None) -> Tensor:
+        """As in `FeedForward`. The model's own blocks do not tell positions: they are counted from 0."""
+        if position_ids is None:
+            position_ids = torch.arange(x.shape[1], device=x.device)[None]
+        return super().forward(x, position_ids)
+
+    def fused(self, x: Tensor) -> Tensor:
+        y = self.mlp(x[None])[0]
+        return y if self.norm_after is None else self.norm_after(y)
+
+    def read(self, x: Tensor, rows: Tensor) -> Codes:
+        return Codes.from_dense(self._activations(x), rows)
+
+    def write(self, codes: Codes, x: Tensor) -> Tensor:
+        return self._after(sparse_dictionary.decode(codes, self.columns()), x)
+
+    def writes(self, codes: Codes, x: Tensor, entries: Tensor) -> Tensor:
+        each = self.columns().index_select(0, codes.units[entries])
+        return self._after(each, x if self.norm_after is None else x[codes.token_of_entry()[entries]])
+
+    def strengths(self, codes: Codes, x: Tensor) -> Tensor:
+        if self.norm_after is not None:
+            return super().strengths(codes, x)
+        return codes.values.abs() * self.columns().norm(dim=-1).index_select(0, codes.units)
+
+    def rest(self, x: Tensor) -> Tensor:
+        bias = cast(Tensor | None, getattr(self._out[0], "bias", None))
+        rest = torch.zeros_like(x) if bias is None else self._after(bias.expand_as(x), x)
+        norm = self._read_norm()
+        return rest if norm is None else rest + norm.bias.to(x.dtype)
+
+    def flops_per_token(self) -> int:
+        return sum(2 * p.numel() for p in self.mlp.parameters() if p.ndim == 2)
+
+    def _activations(self, x: Tensor) -> Tensor:
+        """x `[tokens, d_model]` -> `[tokens, n_units]`: what the output projection reads."""
+        found: list[Tensor] = []
+        handle = self._out[0].register_forward_pre_hook(lambda _out, args: found.append(args[0]))
+        try:
+            self.mlp(x[None])
+        finally:
+            handle.remove()
+        return found[0][0]
+
+    def _after(self, y: Tensor, x: Tensor) -> Tensor:
+        """What y `[n, d_model]`, a part of what the layer makes of x, is behind the norm that follows."""
+        norm = self._read_norm()
+        return y if norm is None else norm.still(y, self.mlp(x[None])[0]).to(y.dtype)
+
+    def _read_norm(self) -> Norm | None:
+        if self.norm_after is not None and (self._norm is None or self._norm.gain.device != self.columns().device):
+            self._norm = norm_of(self.norm_after, self.d_model)
+        return self._norm
+
+
+class PretrainedSubject(nn.Module):
+    """A `models.subject.Subject` around a transformers model, whose feed-forward layers can be looked into.
+
+    The model is changed in place: its feed-forward modules are `PretrainedLayer`s, and a norm behind them is theirs.
+    """
+
+    carries = False
+
+    def __init__(self, inner: PreTrainedModel, names: Names | None = None) -> None:
+        """names: where its modules are; None: by its family. Raises ValueError where they are not there."""
+        super().__init__()
+        self.inner = inner.eval().requires_grad_(False)
+        self.names = names or _named(inner)
+        layers: list[FeedForward] = []
+        for index, block in enumerate(_module(inner, self.names.blocks)):
+            mlp = _module(block, self.names.mlp)
+            after = None if self.names.norm_after is None else _module(block, self.names.norm_after)
+            layer = PretrainedLayer(mlp, _module(mlp, self.names.out), after, index)
+            setattr(block, self.names.mlp, layer)
+            if self.names.norm_after is not None:
+                setattr(block, self.names.norm_after, nn.Identity())
+            layers.append(layer)
+        self._layers = tuple(layers)
+
+    @property
+    def config(self) -> Any:
+        return self.inner.config
+
+    @property
+    def device(self) -> torch.device:
+        return self.inner.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.inner.dtype
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.inner(*args, **kwargs)
+
+    def generate(self, *args: Any, **kwargs: Any) -> Any:
+        return self.inner.generate(*args, **kwargs)  # pyright: ignore[reportCallIssue]
+
+    def blocks(self) -> Sequence[nn.Module]:
+        return list(_module(self.inner, self.names.blocks))
+
+    def feed_forwards(self) -> list[FeedForward]:
+        return list(self._layers)
+
+    def final_norm(self) -> nn.Module:
+        return _module(self.inner, self.names.final_norm)
+
+    def unembedding(self) -> Tensor:
+        return cast(nn.Linear, self.inner.get_output_embeddings()).weight
+
+    def unembed(self, x: Tensor) -> Tensor:
+        logits = cast(nn.Module, self.inner.get_output_embeddings())(self.final_norm()(x))
+        most = getattr(self.config, "final_logit_softcapping", None)
+        return logits if most is None else most * torch.tanh(logits / most)
+
+    def active_parameters(self) -> int:
+        """All but the rows of the embeddings that a token does not touch."""
+        embeddings = {id(m): m for m in self.inner.modules() if isinstance(m, nn.Embedding)}
+        tied = cast(nn.Linear, self.inner.get_output_embeddings()).weight
+        idle = sum(m.weight.numel() - m.weight.shape[1] for m in embeddings.values() if m.weight is not tied)
+        return sum(p.numel() for p in self.inner.parameters()) - idle
+
+    def forward_flops_per_token(self, sequence_length: int) -> int:
+        """Of matrix products, as for our own trunks: two for every weight of a matrix, the head's too, and attention's
+        full square."""
+        matrices = [p for block in self.blocks() for p in block.parameters() if p.ndim == 2]
+        config = self.config
+        heads = config.num_attention_heads
+        width = heads * (getattr(config, "head_dim", None) or config.hidden_size // heads)
+        attention = 2 * 2 * sequence_length * width * len(self._layers)
+        return sum(2 * p.numel() for p in matrices) + attention + 2 * self.unembedding().numel()
+
+
+def _named(model: PreTrainedModel) -> Names:
+    kind = model.config.model_type
+    if kind in FAMILIES:
+        return FAMILIES[kind]
+    inside = [name for name, _ in model.named_children()]
+    deeper = [f"{name}.{child}" for name in inside for child, _ in getattr(model, name).named_children()]
+    raise ValueError(
+        f"model_type {kind!r} is no family that is known here ({nearest(kind, FAMILIES)}); give names of its modules: "
+        f"names={{blocks, final_norm, mlp, out, norm_after}}; it has {', '.join([*inside, *deeper][:12])}"
+    )
+
+
+def _module(parent: nn.Module, name: str) -> Any:
+    try:
+        return parent.get_submodule(name)
+    except AttributeError:
+        there = [child for child, _ in parent.named_modules() if child.count(".") <= name.count(".") and child]
+        raise ValueError(f"{type(parent).__name__} has no module {name!r}: {nearest(name, there)}") from None
