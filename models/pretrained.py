@@ -8,16 +8,19 @@ to the layer: what is read is what is added to the residual stream, with the nor
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from kernels import sparse_dictionary
 from kernels.codes import Codes
+from kernels.memory import settle
 from kernels.registry import nearest
 from models.feed_forward import FeedForward
 from models.norms import Norm, norm_of
@@ -197,6 +200,63 @@ class PretrainedSubject(nn.Module):
         width = heads * (getattr(config, "head_dim", None) or config.hidden_size // heads)
         attention = 2 * 2 * sequence_length * width * len(self._layers)
         return sum(2 * p.numel() for p in matrices) + attention + 2 * self.unembedding().numel()
+
+
+def load(
+    folder: Path, dtype: str, gguf_file: str | None = None, names: dict[str, str] | None = None
+) -> PretrainedSubject:
+    """The model in a folder, as `save_pretrained` writes it, or in one GGUF file of it. Raises ValueError, one line."""
+    more = {"gguf_file": gguf_file} if gguf_file else {"use_safetensors": True}
+    try:
+        inner = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=getattr(torch, dtype), trust_remote_code=False, **more
+        )
+    except (OSError, ValueError, KeyError, NotImplementedError, ImportError, RuntimeError) as error:
+        raise ValueError(f"{folder} cannot be read as a causal language model ({_one_line(error)})") from error
+    settle(inner)
+    return PretrainedSubject(inner, _given(inner, names))
+
+
+def initial(folder: Path, gguf_file: str | None = None, names: dict[str, str] | None = None) -> PretrainedSubject:
+    """A model of the same shape as it is initialised, by torch's global generator: the control."""
+    more = {"gguf_file": gguf_file} if gguf_file else {}
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False, **more)
+    inner = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    return PretrainedSubject(inner, _given(inner, names))
+
+
+def save(subject: PretrainedSubject, folder: Path) -> None:
+    """As `load` reads it: the model's own layout, without the harness's layers around its feed-forward modules."""
+    model = subject.inner
+    layers = {f"{name}.mlp.": f"{name}." for name, m in model.named_modules() if isinstance(m, PretrainedLayer)}
+    norms = {}
+    if subject.names.norm_after is not None:
+        for name, module in model.named_modules():
+            if isinstance(module, PretrainedLayer):
+                block = name.rpartition(".")[0]
+                norms[f"{name}.norm_after."] = f"{block}.{subject.names.norm_after}."
+
+    def native(name: str) -> str:
+        for ours, theirs in (layers | norms).items():
+            if name.startswith(ours):
+                return theirs + name.removeprefix(ours)
+        return name
+
+    weights = {native(name): tensor for name, tensor in model.state_dict().items()}
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config  # of a GGUF file: what is saved is not quantised
+    model.save_pretrained(folder, state_dict=weights)
+
+
+def _given(model: PreTrainedModel, names: dict[str, str] | None) -> Names:
+    """The family's names with those that are given by hand in their place."""
+    if not names:
+        return _named(model)
+    return dataclasses.replace(FAMILIES.get(model.config.model_type, Names()), **names)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:160]
 
 
 def _named(model: PreTrainedModel) -> Names:

@@ -6,14 +6,25 @@ import hashlib
 import shutil
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness.base.errors import BadInput
-from harness.corpus import END_OF_TEXT, SPLITS, Document, Progress, quiet
+from harness.corpus import SPLITS, Document, Progress, quiet
 from harness.corpus.config import CorpusConfig, packages_of
 from harness.corpus.packing import Packed, pack, save_documents, save_split
 from harness.corpus.select import Selection, select
 from harness.corpus.stored import Corpus, CorpusInfo, DomainSize, load
-from harness.corpus.tokenizer import as_pretrained, train_tokenizer
+from harness.corpus.tokenizer import (
+    Reader,
+    as_pretrained,
+    own_reader,
+    pretrained_reader,
+    read_pretrained,
+    train_tokenizer,
+)
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 __all__ = ["Corpus", "CorpusInfo", "build", "load"]
 
@@ -28,12 +39,12 @@ def build(config: CorpusConfig, folder: Path, progress: Progress = quiet) -> Cor
     written. Raises BadInput for what a person can mend.
     """
     selection = select(config, config.sources(), progress)
-    tokenizer = train_tokenizer((document.text for document in selection.documents["train"]), config.vocab_size)
+    tokenizer, reader = _tokenizer(config, selection)
     packed: dict[str, Packed] = {}
     everything: list[Document] = []
     for split in SPLITS:
         documents = selection.documents[split]
-        packed[split] = pack(documents, len(everything), selection.domains, tokenizer, config.sequence_length, progress)
+        packed[split] = pack(documents, len(everything), selection.domains, reader, config.sequence_length, progress)
         if not len(packed[split].columns["input_ids"]):
             raise BadInput(
                 f"the {split} split has {packed[split].left_over:,} tokens, less than one sequence of "
@@ -45,8 +56,8 @@ def build(config: CorpusConfig, folder: Path, progress: Progress = quiet) -> Cor
         kind=config.kind,
         content_hash=content,
         domains=selection.domains,
-        vocab_size=tokenizer.get_vocab_size(),
-        end_of_text=tokenizer.get_vocab()[END_OF_TEXT],
+        vocab_size=len(tokenizer),
+        end_of_text=reader.begin,
         sequence_length=config.sequence_length,
         sequences={split: len(packed[split].columns["input_ids"]) for split in SPLITS},
         left_over={split: packed[split].left_over for split in SPLITS},
@@ -56,7 +67,7 @@ def build(config: CorpusConfig, folder: Path, progress: Progress = quiet) -> Cor
     )
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        as_pretrained(tokenizer).save_pretrained(folder / "tokenizer")
+        tokenizer.save_pretrained(folder / "tokenizer")
         for split in SPLITS:
             save_split(packed[split], folder / split, content)
         names = [split for split in SPLITS for _ in selection.documents[split]]
@@ -69,6 +80,14 @@ def build(config: CorpusConfig, folder: Path, progress: Progress = quiet) -> Cor
             (folder / part).unlink(missing_ok=True)
         raise
     return info
+
+
+def _tokenizer(config: CorpusConfig, selection: Selection) -> tuple[PreTrainedTokenizerFast, Reader]:
+    if config.tokenizer is not None:
+        theirs = read_pretrained(config.tokenizer.folder, config.tokenizer.gguf_file)
+        return theirs, pretrained_reader(theirs)
+    own = train_tokenizer((document.text for document in selection.documents["train"]), config.vocab_size)
+    return as_pretrained(own), own_reader(own)
 
 
 def content_hash(selection: Selection) -> str:

@@ -17,6 +17,13 @@ if TYPE_CHECKING:
     from harness.corpus.labels import Labeller
 
 
+class TokenizerFrom(Strict):
+    """The tokenizer of a model from elsewhere: a folder with its files, or one GGUF file of it."""
+
+    folder: Path
+    gguf_file: str | None = None
+
+
 class CorpusConfig(Strict):
     """A corpus, its tokenizer and how both are packed. Sizes are bytes of UTF-8 text."""
 
@@ -33,6 +40,7 @@ class CorpusConfig(Strict):
     )
     shares: tuple[float, float, float] = Field(default=(0.86, 0.04, 0.10), description="train, dev, eval")
     vocab_size: int = Field(default=2048, ge=257, description="256 bytes, the end-of-text token, and merges")
+    tokenizer: TokenizerFrom | None = Field(default=None, description="another model's, in place of one trained here")
     sequence_length: int = Field(default=256, ge=2)
     seed: int = Field(default=0, ge=0, description="which files are visited first, and which games are played")
 

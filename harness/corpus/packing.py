@@ -3,7 +3,8 @@
 All documents of a split, each begun by the end-of-text token, make one stream; the stream is cut every `length`
 tokens. What is left over at its end, shorter than one sequence, is dropped in every split, so there is no padding
 and no mask anywhere; `Packed.left_over` counts it. Documents cross the cuts, and a sequence holds several of them:
-nothing keeps attention from an earlier document of the same sequence.
+nothing keeps attention from an earlier document of the same sequence. In another model's tokens the token that begins
+a document begins every sequence too.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.corpus import END_OF_TEXT, Document, Progress
-from harness.corpus.tokenizer import bytes_of_tokens
+from harness.corpus import Document, Progress
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from tokenizers import Tokenizer
+
+    from harness.corpus.tokenizer import Reader
 
 COLUMNS = {
     "input_ids": np.int32,
@@ -45,7 +46,7 @@ def pack(
     documents: Sequence[Document],
     first: int,
     domains: Sequence[str],
-    tokenizer: Tokenizer,
+    reader: Reader,
     length: int,
     progress: Progress,
 ) -> Packed:
@@ -55,17 +56,15 @@ def pack(
     the first, and outside chess). A token that covers the space before a SAN thereby belongs to that SAN, and a move
     number to the half-move before it.
     """
-    tokenizer.encode_special_tokens = True  # "<|endoftext|>" inside a text is text
-    end_of_text = tokenizer.token_to_id(END_OF_TEXT)
-    bytes_of = bytes_of_tokens(tokenizer)
     parts: dict[str, list[np.ndarray]] = {name: [] for name in COLUMNS}
     tokens = []
     for start in range(0, len(documents), _BATCH):
         batch = documents[start : start + _BATCH]
-        for offset, encoded in enumerate(tokenizer.encode_batch_fast([document.text for document in batch])):
+        texts = [document.text for document in batch]
+        for offset, encoded in enumerate(reader.encoded(texts)):
             document = batch[offset]
-            ids = np.array([end_of_text, *encoded.ids], dtype=np.int32)
-            covered = bytes_of[ids]
+            ids = np.array([reader.begin, *encoded.ids], dtype=np.int32)
+            covered = np.concatenate([np.zeros(1, np.uint16), reader.covers(encoded, document.text)])
             row = {
                 "input_ids": ids,
                 "document": np.full(len(ids), first + start + offset),
@@ -77,9 +76,18 @@ def pack(
                 parts[name].append(row[name].astype(kind))
             tokens.append(len(ids))
         progress(start + len(batch), len(documents), "documents packed")
-    whole = sum(tokens) // length * length
-    columns = {name: np.concatenate(parts[name])[:whole].reshape(-1, length) for name in COLUMNS}
+    cut = length - reader.everywhere
+    whole = sum(tokens) // cut * cut
+    columns = {name: np.concatenate(parts[name])[:whole].reshape(-1, cut) for name in COLUMNS}
+    if reader.everywhere:
+        columns = {name: _begun(name, column, reader.begin) for name, column in columns.items()}
     return Packed(columns, tokens, sum(tokens) - whole)
+
+
+def _begun(name: str, column: np.ndarray, begin: int) -> np.ndarray:
+    """Sequences with the begin token in front, which covers nothing and belongs to what follows."""
+    first = {"input_ids": np.full_like(column[:, :1], begin), "n_bytes": np.zeros_like(column[:, :1])}
+    return np.concatenate([first.get(name, column[:, :1]), column], axis=1)
 
 
 def _plies(document: Document, covered: np.ndarray) -> np.ndarray:

@@ -1,16 +1,22 @@
-"""Byte-level BPE, trained on the training split alone."""
+"""Byte-level BPE, trained on the training split alone, or the tokenizer of a model from elsewhere.
+
+Of every token we need how many bytes of text it covers, so that bits per byte mean the same in any tokens.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from harness.base.errors import BadInput
 from harness.corpus import END_OF_TEXT
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+    from tokenizers import Encoding, Tokenizer
     from transformers import PreTrainedTokenizerFast
 
 
@@ -55,6 +61,70 @@ def bytes_of_tokens(tokenizer: Tokenizer) -> np.ndarray:
     """
     names = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
     return np.array([0 if name == END_OF_TEXT else len(name) for name, _ in names], dtype=np.uint16)
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Text into tokens. begin: the token that begins a document; everywhere: whether it also begins every sequence, as
+    models from elsewhere expect. covers: of the tokens of a text, how many of its bytes each covers."""
+
+    tokenizer: Tokenizer
+    begin: int
+    everywhere: bool
+    covers: Callable[[Encoding, str], np.ndarray]
+
+    def encoded(self, texts: list[str]) -> list[Encoding]:
+        if self.everywhere:
+            return self.tokenizer.encode_batch(texts, add_special_tokens=False)
+        return self.tokenizer.encode_batch_fast(texts)  # does not say where tokens lie
+
+
+def own_reader(tokenizer: Tokenizer) -> Reader:
+    tokenizer.encode_special_tokens = True  # "<|endoftext|>" inside a text is text
+    bytes_of = bytes_of_tokens(tokenizer)
+    begin = tokenizer.token_to_id(END_OF_TEXT)
+    return Reader(tokenizer, begin, False, lambda encoded, _text: bytes_of[encoded.ids])
+
+
+def read_pretrained(folder: Path, gguf_file: str | None) -> PreTrainedTokenizerFast:
+    """The tokenizer of a model. Its end of text becomes the token that begins a document, which is the only one that is
+    no text here: beginning of text where it has one. Raises BadInput."""
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    more = {"gguf_file": gguf_file} if gguf_file else {}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **more)
+    except Exception as error:  # of many classes, also bare ones from the Rust side
+        reason = " ".join(str(error).split())[:120]
+        raise BadInput(f"{folder} has no tokenizer that can be read ({reason})") from error
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise BadInput(
+            f"{folder}: its tokenizer has no fast form (tokenizer.json), which says where tokens lie in a text"
+        )
+    begin = tokenizer.bos_token or tokenizer.eos_token
+    if begin is None:
+        raise BadInput(
+            f"{folder}: its tokenizer has no special token to begin a document with (bos_token or eos_token)"
+        )
+    tokenizer.eos_token = begin
+    return tokenizer
+
+
+def pretrained_reader(tokenizer: PreTrainedTokenizerFast) -> Reader:
+    inner = tokenizer.backend_tokenizer
+    return Reader(inner, int(tokenizer.eos_token_id), True, _covered)
+
+
+def _covered(encoded: Encoding, text: str) -> np.ndarray:
+    """By where the tokens end. Bytes that no token claims, as spaces that a tokenizer drops, are the next one's, and at
+    the end the last one's: they add up to the text."""
+    code_points = np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)
+    width = 1 + (code_points >= 0x80) + (code_points >= 0x800) + (code_points >= 0x10000)
+    up_to = np.concatenate([[0], np.cumsum(width)])
+    ends = np.maximum.accumulate(np.array([end for _, end in encoded.offsets], dtype=np.int64))
+    if len(ends):
+        ends[-1] = len(code_points)
+    return np.diff(up_to[ends], prepend=0).astype(np.uint16)
 
 
 def shown(tokenizer: PreTrainedTokenizerFast, token: int) -> str:

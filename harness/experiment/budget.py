@@ -15,12 +15,14 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 import models
 from harness.experiment.dictionary_rows import DictionarySpec
+from harness.experiment.pretrained_rows import PretrainedModel
 from harness.experiment.rows import SubjectSpec, SystemSpec
 from harness.experiment.schema import Experiment
 from harness.training.config import Distillation, TrainingConfig
 from harness.training.end_to_end import FORWARD_PASSES
 from harness.training.objective import forward_flops_per_token
 from harness.training.optimizer import step_flops
+from models import pretrained
 from saes.pretrained import Pretrained
 from saes.training_dictionary import DictionaryConfig, Shape, Standardisation, TrainingDictionary
 
@@ -67,6 +69,8 @@ def budget_of(spec: SystemSpec, experiment: Experiment) -> Budget:
 
 def size_of(subject: SubjectSpec, experiment: Experiment) -> ModelSize:
     corpus = experiment.corpus
+    if subject.pretrained is not None:
+        return _pretrained_size(subject.pretrained, corpus.sequence_length)
     settings = json.dumps(subject.settings, sort_keys=True)
     return _size(subject.architecture, settings, corpus.vocab_size, corpus.sequence_length)
 
@@ -86,6 +90,17 @@ def _size(architecture: str, settings: str, vocab_size: int, length: int) -> Mod
 
 
 @functools.lru_cache(maxsize=64)
+def _pretrained_size(model: PretrainedModel, length: int) -> ModelSize:
+    with torch.device("meta"):
+        subject = pretrained.initial(model.folder, model.gguf_file, dict(model.names))
+    return ModelSize(
+        sum(parameter.numel() for parameter in subject.parameters()),
+        subject.active_parameters(),
+        float(subject.forward_flops_per_token(length)),
+    )
+
+
+@functools.lru_cache(maxsize=64)
 def _foreign_forward_flops(folder: Path, length: int) -> float:
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
@@ -98,7 +113,7 @@ def _rounded(training: TrainingConfig, length: int) -> int:
 
 def _subject_flops(subject: SubjectSpec, experiment: Experiment) -> tuple[float, float, float, int]:
     """FLOPs of its own training, owed to its teacher, owed to what it was upcycled from; tokens."""
-    if subject.untrained:
+    if not subject.trained_here:
         return 0.0, 0.0, 0.0, 0
     length = experiment.corpus.sequence_length
     tokens = _rounded(subject.training, length)

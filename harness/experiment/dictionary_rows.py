@@ -21,6 +21,7 @@ from saes.trainer import TrainSettings
 from saes.training_dictionary import DictionaryConfig
 
 if TYPE_CHECKING:
+    from harness.experiment.pretrained_rows import PretrainedShape
     from harness.experiment.schema import Experiment
     from models.config import TrunkConfig
 
@@ -62,7 +63,7 @@ class TrainedHere(SiteOptions):
 
 
 def dictionary_spec(
-    part: Part, options: dict[str, Any], row: str, subject: TrunkConfig, experiment: Experiment
+    part: Part, options: dict[str, Any], row: str, subject: TrunkConfig | PretrainedShape, experiment: Experiment
 ) -> DictionarySpec:
     """The dictionaries of a row, checked. `subject`: the configuration of what they are grafted on. Raises BadInput."""
     kind, settings = part.name, together(part, options, row)
@@ -90,7 +91,7 @@ def dictionary_spec(
     return DictionarySpec(kind, config, sites, _train_settings(training, row), share, checked.on_top)
 
 
-def _pretrained(settings: dict[str, Any], row: str, subject: TrunkConfig) -> DictionarySpec:
+def _pretrained(settings: dict[str, Any], row: str, subject: TrunkConfig | PretrainedShape) -> DictionarySpec:
     checked = _checked(SiteOptions, Pretrained, settings, row)
     source = _built(Pretrained, checked, row)
     sites = _sites(checked, checked.point == "mlp", subject, row)
@@ -123,7 +124,9 @@ def _built(cls: type[C], checked: SiteOptions, row: str) -> C:
         raise BadInput(f"systems.{row}: {error}") from None
 
 
-def _sites(options: SiteOptions, transcodes: bool, subject: TrunkConfig, row: str) -> tuple[Site, ...]:
+def _sites(
+    options: SiteOptions, transcodes: bool, subject: TrunkConfig | PretrainedShape, row: str
+) -> tuple[Site, ...]:
     n_layers = subject.n_layers
     layers = tuple(range(n_layers)) if options.layers == "all" else options.layers
     for layer in layers:

@@ -171,6 +171,8 @@ def unmatched(specs: list[SystemSpec], experiment: Experiment) -> dict[str, str 
 def _reason(spec: SystemSpec, specs: list[SystemSpec], experiment: Experiment) -> str | None:
     if spec.subject.untrained:
         return "an untrained control"
+    if spec.subject.pretrained is not None:
+        return "its subject was trained elsewhere"
     if spec.budget not in (None, 1):
         return f"it gets {spec.budget:g} of the budget"
     if spec.name in experiment.scaling and spec.budget is None:
@@ -196,7 +198,7 @@ def _check_names(experiment: Experiment, specs: list[SystemSpec]) -> None:
     for row in experiment.budget.free:
         if row not in rows:
             raise BadInput(f"budget.free: no row {row!r}; {nearest(row, rows)}")
-    subjects = [spec.name for spec in specs if spec.dictionary is None and not spec.subject.untrained]
+    subjects = [spec.name for spec in specs if spec.dictionary is None and spec.subject.trained_here]
     for row in experiment.scaling:
         if row not in subjects:
             raise BadInput(f"scaling: no trained subject row {row!r}; {nearest(row, subjects)}")

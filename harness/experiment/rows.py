@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import models
+from harness.base import foreign
 from harness.base.errors import BadInput
 from harness.base.row_name import Part, RowName, together
 from harness.base.settings import validated
 from harness.experiment.dictionary_rows import DictionarySpec, dictionary_spec
+from harness.experiment.pretrained_rows import PretrainedModel, PretrainedShape, is_pretrained, pretrained_model
 from harness.experiment.schema import Experiment
-from harness.training import teachers, upcycling
+from harness.training import upcycling
 from harness.training.config import TrainingConfig
 from kernels.registry import nearest
 from models.config import TrunkConfig
@@ -28,7 +30,8 @@ _OF_CORPUS = ("vocab_size", "max_position_embeddings", "bos_token_id", "eos_toke
 
 @dataclass(frozen=True)
 class SubjectSpec:
-    """A model to train: architecture (name in the registry of models), its settings, how it is trained.
+    """A model to train: architecture (name in the registry of models), its settings, how it is trained. Or one that
+    was trained elsewhere (`pretrained`), whose architecture is its name.
 
     untrained: a control that stays as it was initialised. teacher: what its target names: another subject of the
     experiment, or the folder of a Hugging Face model. origin: the trained dense subject that it starts from. budget:
@@ -43,14 +46,23 @@ class SubjectSpec:
     teacher: SubjectSpec | Path | None = None
     origin: SubjectSpec | None = None
     budget: float | None = None
+    pretrained: PretrainedModel | None = None
 
     @property
-    def config(self) -> TrunkConfig:
+    def trained_here(self) -> bool:
+        return not self.untrained and self.pretrained is None
+
+    @property
+    def config(self) -> TrunkConfig | PretrainedShape:
+        if self.pretrained is not None:
+            return self.pretrained.shape
         return models.ARCHITECTURES[self.architecture].config(**self.settings)
 
     @property
     def modules(self) -> tuple[str, ...]:
         """Where the architecture is named, and where its class lies."""
+        if self.pretrained is not None:
+            return ("models.pretrained",)
         architecture = models.ARCHITECTURES[self.architecture]
         return (models.ARCHITECTURES.modules()[self.architecture], architecture.model_class.__module__)
 
@@ -117,10 +129,15 @@ def system_specs(experiment: Experiment) -> list[SystemSpec]:
 
 def _subject(part: Part, options: dict[str, Any], asked: _Asked) -> SubjectSpec:
     where, settings = f"systems.{asked.row}", together(part, options, asked.row)
+    if is_pretrained(part.name):
+        length = asked.experiment.corpus.sequence_length
+        model, untrained = pretrained_model(part.name, settings, asked.row, length)
+        training = asked.experiment.training
+        return SubjectSpec(str(part), part.name, settings, training, untrained, pretrained=model)
     try:
         registered = models.ARCHITECTURES.named(part.name)
     except ValueError as error:
-        raise BadInput(f"{where}: {error}") from None
+        raise BadInput(f"{where}: {error}, or hf:<folder or Hub id>") from None
     training = _overridden(asked.experiment.training, settings.pop("training", {}), f"{where}.training")
     settings.pop("variant", None)  # tells rows apart whose difference is no setting, such as how they are trained
     untrained = settings.pop("untrained", False)
@@ -156,8 +173,8 @@ def _upcycled(spec: SubjectSpec, dense: Any, asked: _Asked) -> SubjectSpec:
     if spec.untrained:
         raise BadInput(f"{where}: an untrained control starts at random; leave one of the two away")
     origin = asked.of_another(dense, spec.name)
-    if origin.untrained:
-        raise BadInput(f"{where}: that row is not trained")
+    if not origin.trained_here:
+        raise BadInput(f"{where}: that row is not trained here")
     try:
         settings = upcycling.completed(spec.architecture, spec.settings, origin.architecture, origin.settings)
     except ValueError as error:
@@ -167,8 +184,8 @@ def _upcycled(spec: SubjectSpec, dense: Any, asked: _Asked) -> SubjectSpec:
 
 def _teacher(name: str, student: str, asked: _Asked) -> SubjectSpec | Path:
     where = f"systems.{asked.row}.training.target.teacher"
-    if name.startswith(teachers.PREFIX):
-        return teachers.folder_of(name, where)
+    if name.startswith(foreign.PREFIX):
+        return foreign.folder_of(name, where)
     if name not in asked.own:
         rows = [*asked.own, "hf:<folder or Hub id>"]
         raise BadInput(f"{where} = {name!r}: no subject row of this experiment; {nearest(name, rows)}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from harness.base.settings import Strict
 from harness.metrics.metric import register
 from harness.systems.evaluation import Evaluation
@@ -25,11 +27,12 @@ def measure(evaluation: Evaluation, options: Options) -> list[Measurement]:
     that waiting and other programs do not count. The bytes are those that training the subject held on a GPU at most
     (in a process on the CPU, which also holds what other rows left, a row's own cannot be told: there is no figure)."""
     cost = evaluation.cost
+    unknown = "its subject was trained elsewhere" if math.isnan(cost.training_flops) else None
     found = [
         Measurement("cost/parameters", cost.parameters, "parameters", "lower", VERSION),
         Measurement("cost/active_parameters", cost.active_parameters, "parameters/token", "lower", VERSION),
         Measurement("cost/forward_flops", cost.forward_flops_per_token, "FLOP/token", "lower", VERSION),
-        Measurement("cost/training_flops", cost.training_flops, "FLOP", "lower", VERSION),
+        Measurement("cost/training_flops", cost.training_flops, "FLOP", "lower", VERSION, reason=unknown),
         Measurement("cost/training_tokens", cost.training_tokens, "tokens", "none", VERSION),
         Measurement("cost/training_seconds", cost.training_seconds, "s", "lower", VERSION, timing=True),
         Measurement("cost/training_cpu_seconds", cost.training_cpu_seconds, "s", "lower", VERSION, timing=True),

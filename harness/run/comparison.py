@@ -56,7 +56,7 @@ def run(plan: Plan, store: Store, out: Path) -> Table:
     check_writable(out)
     experiment = plan.experiment
     if not plan.decided:
-        with store.in_use([plan.corpus]):
+        with store.in_use([plan.text.stage]):
             trials = Workshop(plan, store)
             plan = make_plan(experiment, plan.numerics, trials.trial)
     with store.in_use(plan.stages()):
@@ -105,7 +105,7 @@ def config_hash(plan: Plan) -> str:
 
 def _reference(name: str, workshop: Workshop, invocation: Invocation) -> SeedResult:
     plan = workshop.plan
-    kept = RowProvenance(stages={"corpus": plan.corpus.key, "reference": plan.references[name].key})
+    kept = RowProvenance(stages={"corpus": plan.text.stage.key, "reference": plan.references[name].key})
     result = SeedResult(name, "reference", plan.experiment.seeds[0], workshop.reference(name), kept)
     with invocation.row(name, result.seed, "reference") as tracked:
         tracked.finish(result)
@@ -228,7 +228,7 @@ def _report_units(row: PlannedRow, workshop: Workshop, evaluation: Callable[[], 
 
 def _keys(row: PlannedRow, plan: Plan) -> dict[str, str]:
     """Stage → key, of all that the row's figures come from."""
-    stages = {"corpus": plan.corpus, "subject": row.subject, "codes": row.codes, **row.metrics}
+    stages = {"corpus": row.text.stage, "subject": row.subject, "codes": row.codes, **row.metrics}
     if row.dictionary is not None:
         stages["dictionary"] = row.dictionary
     stages |= {trial.stage.label: trial.stage for trial in plan.trials if trial.spec.name in _parts(row)}

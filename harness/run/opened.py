@@ -39,7 +39,9 @@ def open_row(experiment: str, system: str, seed: int, numerics: Numerics, store:
     if system not in rows:
         raise BadInput(f"system {system!r}: {nearest(system, list(rows))}")
     row = rows[system]
-    missing = [stage for stage in (plan.corpus, row.subject, row.dictionary) if stage and store.finished(stage) is None]
+    missing = [
+        stage for stage in (row.text.stage, row.subject, row.dictionary) if stage and store.finished(stage) is None
+    ]
     if missing:
         where = f"{numerics.device}, {numerics.threads} threads"
         raise BadInput(f"{missing[0].label} is not stored ({where}); `harness run {experiment}` makes it")

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 from harness.base.errors import BadInput
 from harness.base.settings import Strict, validated
+from harness.corpus.config import CorpusConfig
 from harness.corpus.references import FLOOR, REFERENCES
 from harness.experiment.matching import Matching, matched
+from harness.experiment.pretrained_rows import as_read_by
 from harness.experiment.rows import SystemSpec, system_specs
 from harness.experiment.schema import Experiment
 from harness.metrics.metric import METRICS
@@ -23,11 +25,22 @@ from kernels.registry import nearest
 
 
 @dataclass(frozen=True)
+class Text:
+    """A corpus in one tokenizer's tokens. labels: None where no metric reads them."""
+
+    config: CorpusConfig
+    stage: Stage
+    labels: Stage | None
+
+
+@dataclass(frozen=True)
 class PlannedRow:
-    """One system with one seed, and its stages. units: of the first seed only, and only where reports are asked for."""
+    """One system with one seed, and its stages. text: the corpus as its subject reads it; labels: of its tokens. units:
+    of the first seed only, and only where reports are asked for."""
 
     spec: SystemSpec
     seed: int
+    text: Text
     trained: SubjectStages
     dictionary: Stage | None
     codes: Stage
@@ -40,6 +53,9 @@ class PlannedRow:
 
     def stages(self) -> Iterator[Stage]:
         """Those of this row; what its subject needed before is `trained.before()`."""
+        yield self.text.stage
+        if self.text.labels:
+            yield self.text.labels
         yield self.subject
         if self.dictionary:
             yield self.dictionary
@@ -53,8 +69,7 @@ class PlannedRow:
 class Plan:
     experiment: Experiment
     numerics: Numerics
-    corpus: Stage
-    labels: Stage | None
+    text: Text
     references: dict[str, Stage]
     rows: tuple[PlannedRow, ...]
     metric_options: dict[str, Strict]
@@ -69,9 +84,9 @@ class Plan:
 
     def stages(self) -> list[Stage]:
         """Every stage once, in the order in which they can run."""
-        everything = [self.corpus, *self.references.values()]
-        if self.labels:
-            everything.append(self.labels)
+        everything = [self.text.stage, *self.references.values()]
+        if self.text.labels:
+            everything.append(self.text.labels)
         for trial in self.trials:
             everything += trial.stages()
         for row in self.rows:
@@ -82,10 +97,11 @@ class Plan:
 def make_plan(experiment: Experiment, numerics: Numerics, outcome: Outcomes = lambda _trial: None) -> Plan:
     """Checks everything that can be checked before anything runs. `outcome`: knows, or makes, the trials that shapes
     and learning rates are chosen by. Raises BadInput."""
-    text = corpus.stage(experiment.corpus)
-    found = search.searched(system_specs(experiment), experiment, numerics, text, outcome)
-    matching = matched(experiment, found.specs)
     options = _metric_options(experiment)
+    labelled = any(METRICS[name].labels for name in options)
+    text = _text(experiment.corpus, experiment, labelled)
+    found = search.searched(system_specs(experiment), experiment, numerics, text.stage, outcome)
+    matching = matched(experiment, found.specs)
     for name in experiment.references:
         if name not in (*REFERENCES, FLOOR):
             raise BadInput(f"references: no reference {name!r}; {nearest(name, [*REFERENCES, FLOOR])}")
@@ -93,27 +109,25 @@ def make_plan(experiment: Experiment, numerics: Numerics, outcome: Outcomes = la
             raise BadInput(
                 f"references: {FLOOR!r}: corpus {experiment.corpus.kind!r} does not know its own probabilities"
             )
-    references = {name: reference.stage(name, experiment.evaluation, text) for name in experiment.references}
-    labelled = None
-    if any(METRICS[name].labels for name in options):
-        labelled = labels.stage(experiment.corpus, experiment.evaluation, text)
-    rows = tuple(
-        _row(spec, seed, experiment, numerics, text, labelled, options)
-        for spec in matching.specs
-        for seed in experiment.seeds
-    )
-    return Plan(experiment, numerics, text, labelled, references, rows, options, matching, found.choices, found.trials)
+    references = {name: reference.stage(name, experiment.evaluation, text.stage) for name in experiment.references}
+    rows = []
+    for spec in matching.specs:
+        read = text
+        if spec.subject.pretrained is not None:
+            read = _text(as_read_by(experiment.corpus, spec.subject.pretrained), experiment, labelled)
+        rows += [_row(spec, seed, experiment, numerics, read, options) for seed in experiment.seeds]
+    return Plan(experiment, numerics, text, references, tuple(rows), options, matching, found.choices, found.trials)
+
+
+def _text(config: CorpusConfig, experiment: Experiment, labelled: bool) -> Text:
+    stage = corpus.stage(config)
+    return Text(config, stage, labels.stage(config, experiment.evaluation, stage) if labelled else None)
 
 
 def _row(
-    spec: SystemSpec,
-    seed: int,
-    experiment: Experiment,
-    numerics: Numerics,
-    text: Stage,
-    labelled: Stage | None,
-    options: dict[str, Strict],
+    spec: SystemSpec, seed: int, experiment: Experiment, numerics: Numerics, read: Text, options: dict[str, Strict]
 ) -> PlannedRow:
+    text, labelled = read.stage, read.labels
     name, evaluation = f"{spec.name}, seed {seed}", experiment.evaluation
     trained = subject.stages(spec.subject, seed, experiment, numerics, text)
     upstream, learnt = (text.key, trained.stage.key), None
@@ -130,7 +144,7 @@ def _row(
     reported = None
     if evaluation.unit_reports and seed == experiment.seeds[0]:
         reported = units.stage(spec.name, seed, evaluation, _strongest(options), numerics, encoded, measured)
-    return PlannedRow(spec, seed, trained, learnt, encoded, measured, reported)
+    return PlannedRow(spec, seed, read, trained, learnt, encoded, measured, reported)
 
 
 def _strongest(options: dict[str, Strict]) -> int:

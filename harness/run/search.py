@@ -115,7 +115,7 @@ class _Search:
 
     def row(self, spec: SystemSpec) -> SystemSpec:
         subject = self.subject(spec.subject)
-        if spec.dictionary is None or subject.untrained:
+        if spec.dictionary is None or not subject.trained_here:
             return replace(spec, subject=subject)
         # Sites follow from the shape that was chosen.
         part = RowName.of(spec.name).dictionary
@@ -130,7 +130,7 @@ class _Search:
             teacher = self.subject(spec.teacher) if isinstance(spec.teacher, SubjectSpec) else spec.teacher
             origin = self.subject(spec.origin) if spec.origin is not None else None
             spec = replace(spec, teacher=teacher, origin=origin)
-            self.subjects[spec.name] = spec if spec.untrained else self._subject(spec)
+            self.subjects[spec.name] = self._subject(spec) if spec.trained_here else spec
         return self.subjects[spec.name]
 
     def _subject(self, spec: SubjectSpec) -> SubjectSpec:
@@ -268,7 +268,7 @@ def _check(specs: list[SystemSpec], experiment: Experiment, search: SearchConfig
         raise BadInput("search: give budget.amount; what the dearest row asks for hangs on the shape that is chosen")
     subjects = {spec.subject.name: spec.subject for spec in specs if spec.dictionary is None}
     for row, shapes in search.shapes.items():
-        if row not in subjects or subjects[row].untrained:
+        if row not in subjects or not subjects[row].trained_here:
             raise BadInput(f"search.shapes: no trained subject row {row!r}; {nearest(row, subjects)}")
         for shape in shapes:
             for problem in _problems(row, subjects[row], shape, specs):

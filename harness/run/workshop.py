@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from harness.base.errors import Interrupted
 from harness.base.stop import STOP
 from harness.corpus import Corpus, floor
 from harness.corpus.labels import Labels
-from harness.run.plan import Plan, PlannedRow
+from harness.run.plan import Plan, PlannedRow, Text
 from harness.run.search import Trial
 from harness.run.stages import (
     codes,
@@ -35,18 +36,27 @@ from harness.training.dictionary_record import DictionaryRecord
 from harness.training.record import CURVE_FILE, TrainingRecord
 from harness.training.subject import Teacher
 from harness.training.trials import Outcome
+from models.subject import Subject
 
 log = logging.getLogger(__name__)
 
 
 class Workshop:
-    """One plan and the store. The corpus is produced when the workshop opens; everything else when it is asked for."""
+    """One plan and the store. The plan's corpus is produced when the workshop opens; everything else when it is asked
+    for, also the corpus in another model's tokens."""
 
     def __init__(self, plan: Plan, store: Store) -> None:
         self.plan, self.store = plan, store
-        config = plan.experiment.corpus
-        stage = plan.corpus
-        self.corpus: Corpus = corpus.read(self._finished(stage, lambda work: corpus.produce(config, stage.label, work)))
+        self._read: dict[str, Corpus] = {}
+        self.corpus = self.text(plan.text)
+
+    def text(self, text: Text) -> Corpus:
+        """The corpus in the tokens of one tokenizer."""
+        stage = text.stage
+        if stage.key not in self._read:
+            folder = self._finished(stage, lambda work: corpus.produce(text.config, stage.label, work))
+            self._read[stage.key] = corpus.read(folder)
+        return self._read[stage.key]
 
     def reference(self, name: str) -> list[Measurement]:
         """The figures of an n-gram model."""
@@ -117,8 +127,8 @@ class Workshop:
             wanted = {key: dictionary.WantedDictionaries(together[key][1], folder) for key, folder in work.items()}
             label = f"dictionaries of {row.spec.subject.name}, seed {row.seed}"
             log.info("%s: %s", label, ", ".join(together[key][2] for key in wanted))
-            model = subject.read(self.subject(row.trained), self.plan.numerics.device)
-            dictionary.produce(wanted, model, self.corpus, row.seed, label)
+            model = self._model(row, self.subject(row.trained))
+            dictionary.produce(wanted, model, self.text(row.text), row.seed, label)
 
         self.store.run_together([stage for stage, _, _ in together.values()], produce)
         _stop_if_asked()
@@ -133,31 +143,35 @@ class Workshop:
             learnt = self.dictionaries(row)
             grafts = dictionary.read(learnt, row.spec.dictionary, device)
             cost = DictionaryRecord.load(learnt).added_to(cost)
-        model = subject.read(folder, device)
+        model = self._model(row, folder)
         encoded = self.store.root / row.codes.folder
         return codes.evaluation_of(
             row.spec.name,
             model,
             grafts,
-            self.corpus,
+            self.text(row.text),
             self.plan.experiment.evaluation,
             cost,
             encoded,
-            self._floor,
-            self._labels,
+            partial(self._floor, row.text),
+            partial(self._labels, row.text),
         )
 
-    def _floor(self, sequences: int) -> NDArray[np.float64] | None:
-        config, documents = self.plan.experiment.corpus, self.corpus.documents
-        return floor.log_probabilities(config, self.corpus.eval, documents.__getitem__, sequences)
+    def _model(self, row: PlannedRow, folder: Path) -> Subject:
+        model = subject.read(folder, self.plan.numerics.device)
+        model.config.eos_token_id = self.text(row.text).info.end_of_text  # what begins a document here
+        return model
 
-    def _labels(self, split: str) -> Labels:
-        stage = self.plan.labels
+    def _floor(self, text: Text, sequences: int) -> NDArray[np.float64] | None:
+        read = self.text(text)
+        return floor.log_probabilities(text.config, read.eval, read.documents.__getitem__, sequences)
+
+    def _labels(self, text: Text, split: str) -> Labels:
+        stage = text.labels
         assert stage is not None, "the metric does not say that it reads labels"
-        experiment = self.plan.experiment
 
         def produce(work: Path) -> None:
-            labels.produce(experiment.corpus, self.corpus, experiment.evaluation, stage.label, work)
+            labels.produce(text.config, self.text(text), self.plan.experiment.evaluation, stage.label, work)
 
         return labels.read(self._finished(stage, produce), split)
 

@@ -1,8 +1,7 @@
-"""Teachers from elsewhere: a Hugging Face model, named `hf:<folder or Hub id>`, with the corpus's tokenizer."""
+"""Teachers from elsewhere: a model of others (`foreign.py`) that reads the corpus's tokens."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,37 +10,6 @@ from harness.base.errors import BadInput
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
-
-PREFIX = "hf:"
-_WEIGHTS = "*.safetensors"
-
-
-def folder_of(name: str, where: str) -> Path:
-    """The folder of a teacher named `hf:...`; what is no folder is fetched from the Hub. Raises BadInput."""
-    named = name.removeprefix(PREFIX)
-    folder = Path(named)
-    if not folder.is_dir():
-        try:
-            from huggingface_hub import snapshot_download
-
-            folder = Path(snapshot_download(named, allow_patterns=["*.json", "*.txt", "*.model", _WEIGHTS]))
-        except Exception as error:
-            reason = " ".join(str(error).split())[:120]
-            raise BadInput(f"{where} = {name!r}: neither a folder nor to be had from the Hub ({reason})") from error
-    if not (folder / "config.json").is_file() or not list(folder.glob(_WEIGHTS)):
-        raise BadInput(
-            f"{where} = {name!r}: the folder has no config.json with *.safetensors, as save_pretrained writes"
-        )
-    return folder
-
-
-def digest_of(folder: Path) -> str:
-    """SHA-256 over the model's configuration and weights."""
-    total = hashlib.sha256((folder / "config.json").read_bytes())
-    for path in sorted(folder.glob(_WEIGHTS)):
-        with open(path, "rb") as file:
-            total.update(hashlib.file_digest(file, "sha256").digest())
-    return total.hexdigest()
 
 
 def check_tokenizer(folder: Path, tokenizer: PreTrainedTokenizerFast, row: str) -> None:

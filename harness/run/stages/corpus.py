@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from harness.base import foreign
 from harness.base.progress import stage_progress
 from harness.corpus import Corpus
 from harness.corpus.build import build, load
@@ -14,11 +15,15 @@ from harness.store.stages import Stage
 
 def stage(config: CorpusConfig) -> Stage:
     """Keyed by the configuration, what it reads (files by their bytes, packages by their versions) and the reader."""
+    asked, label = config.model_dump(mode="json", exclude={"tokenizer"}), f"corpus {config.kind}"
+    if config.tokenizer is not None:
+        asked["tokenizer"] = foreign.tokenizer_digest(config.tokenizer.folder, config.tokenizer.gguf_file)
+        label = f"{label} in the tokens of {config.tokenizer.folder.name}"
     return Stage(
         kind="corpus",
-        label=f"corpus {config.kind}",
+        label=label,
         config={
-            "corpus": config.model_dump(mode="json"),
+            "corpus": asked,
             "contents": config.contents(),
             "packages": {name: version_of(name) for name in packages_of(config)},
         },

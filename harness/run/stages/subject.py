@@ -13,14 +13,17 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 import models
+from harness.base import foreign
 from harness.base.progress import stage_progress
 from harness.corpus.stored import Corpus  # at run time too: how it is read is part of the key
 from harness.run.numerics import Numerics
+from harness.run.stages import pretrained
 from harness.store.stages import Stage
-from harness.training import teachers, upcycling
+from harness.training import upcycling
 from harness.training.config import TrainingConfig
 from harness.training.record import TrainingRecord
 from harness.training.subject import Teacher, save_untrained, train_subject
+from models.subject import Subject
 from models.trunk import TrunkForCausalLM
 
 if TYPE_CHECKING:
@@ -50,6 +53,8 @@ class SubjectStages:
 
 def stages(spec: SubjectSpec, seed: int, experiment: Experiment, numerics: Numerics, corpus: Stage) -> SubjectStages:
     """Keyed by architecture and settings, training, seed, numerics, corpus, and the stages that it needs."""
+    if spec.pretrained is not None:
+        return SubjectStages(spec, seed, pretrained.stage(spec, seed, numerics), None)
     config = spec.config
     determined = {
         "architecture": spec.architecture,
@@ -65,7 +70,7 @@ def stages(spec: SubjectSpec, seed: int, experiment: Experiment, numerics: Numer
     teacher: SubjectStages | Path | None = None
     if isinstance(spec.teacher, Path):
         teacher = spec.teacher
-        upstream.append(teachers.digest_of(teacher))
+        upstream.append(foreign.digest_of(teacher))
     elif spec.teacher is not None:
         teacher = stages(spec.teacher, seed, experiment, numerics, corpus)
         upstream.append(teacher.stage.key)
@@ -119,6 +124,9 @@ class Start:
 def produce(start: Start, teacher: Teacher | None, label: str, work: Path) -> None:
     """Leaves the trained model with its tokenizer, its curve and its record."""
     spec = start.spec
+    if spec.pretrained is not None:
+        pretrained.produce(spec, start.seed, start.corpus.train.length, label, work)
+        return
     if spec.untrained:
         save_untrained(start.model(), start.corpus.train.length, work)
     else:
@@ -128,8 +136,10 @@ def produce(start: Start, teacher: Teacher | None, label: str, work: Path) -> No
     start.corpus.tokenizer().save_pretrained(work / "model")
 
 
-def read(folder: Path, device: str) -> TrunkForCausalLM:
+def read(folder: Path, device: str) -> Subject:
     """The trained subject, in evaluation mode."""
+    if (folder / pretrained.FILE).is_file():
+        return pretrained.read(folder, device)
     model = _loaded(folder / "model", device)
     assert isinstance(model, TrunkForCausalLM)
     return model.eval()

@@ -9,7 +9,7 @@ from harness.corpus import Document, quiet
 from harness.corpus.chess import ChessCorpus, movetext, random_game
 from harness.corpus.chess_labels import CONCEPTS, PROPERTIES, ChessLabeller, position_labels, properties_of
 from harness.corpus.packing import pack
-from harness.corpus.tokenizer import train_tokenizer
+from harness.corpus.tokenizer import own_reader, train_tokenizer
 
 NAMES = [concept.name for concept in CONCEPTS]
 
@@ -199,7 +199,7 @@ def test_what_is_named_is_known_no_san_begins_another_but_for_castling(seed):
 def test_tokens_have_the_board_of_the_half_moves_that_were_read():
     games = [game(seed, 60) for seed in range(4)]
     tokenizer = train_tokenizer([each.text for each in games], 400)
-    packed = pack(games, 0, ("chess",), tokenizer, 1, quiet)
+    packed = pack(games, 0, ("chess",), own_reader(tokenizer), 1, quiet)
     owner, n_bytes = packed.columns["document"][:, 0], packed.columns["n_bytes"][:, 0].astype(int)
     for number, each in enumerate(games):
         ends = np.cumsum(n_bytes[owner == number])[1:]

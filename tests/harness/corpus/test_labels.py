@@ -6,7 +6,7 @@ from harness.corpus import Document, quiet
 from harness.corpus.build import build, load
 from harness.corpus.labels import Concept, Labels, begun, label
 from harness.corpus.packing import pack
-from harness.corpus.tokenizer import train_tokenizer
+from harness.corpus.tokenizer import own_reader, train_tokenizer
 
 CONCEPTS = (
     Concept("past the middle", "place"),
@@ -134,7 +134,7 @@ def test_the_first_sequences_have_the_labels_that_they_have_in_the_whole_split(c
 def test_documents_shorter_than_a_sequence_and_without_text_keep_their_places():
     documents = [Document(str(n), "apples", text, str(n)) for n, text in enumerate(["éa", "", "b", "", "", "cdé🎉"])]
     tokenizer = train_tokenizer(["x"], 257)
-    split = Split(pack(documents, 0, ("apples",), tokenizer, 2, quiet))
+    split = Split(pack(documents, 0, ("apples",), own_reader(tokenizer), 2, quiet))
     found = label(Toy(), split, documents.__getitem__)
     assert found.n_tokens == 18
     np.testing.assert_array_equal(dense(found), by_hand(split, documents.__getitem__, None))

@@ -7,7 +7,7 @@ import pytest
 from harness.corpus import Document, quiet
 from harness.corpus.chess import boards, movetext, random_game, sans_of
 from harness.corpus.packing import COLUMNS, _plies, pack
-from harness.corpus.tokenizer import train_tokenizer
+from harness.corpus.tokenizer import own_reader, train_tokenizer
 
 
 def game(seed):
@@ -29,11 +29,11 @@ def tokenizer():
 
 @pytest.fixture(scope="module")
 def packed(tokenizer):
-    return pack(DOCUMENTS, 100, ("prose", "chess"), tokenizer, 1, quiet)  # length 1: nothing is left over
+    return pack(DOCUMENTS, 100, ("prose", "chess"), own_reader(tokenizer), 1, quiet)  # length 1: nothing is left over
 
 
 def test_columns_have_their_types_and_shape(tokenizer):
-    packed = pack(DOCUMENTS, 0, ("prose", "chess"), tokenizer, 16, quiet)
+    packed = pack(DOCUMENTS, 0, ("prose", "chess"), own_reader(tokenizer), 16, quiet)
     for name, kind in COLUMNS.items():
         assert packed.columns[name].dtype == kind
         assert packed.columns[name].shape == (sum(packed.tokens) // 16, 16)
@@ -41,7 +41,7 @@ def test_columns_have_their_types_and_shape(tokenizer):
 
 
 def test_the_stream_does_not_depend_on_the_length(packed, tokenizer):
-    other = pack(DOCUMENTS, 100, ("prose", "chess"), tokenizer, 16, quiet)
+    other = pack(DOCUMENTS, 100, ("prose", "chess"), own_reader(tokenizer), 16, quiet)
     for name in COLUMNS:
         stream = packed.columns[name].reshape(-1)
         np.testing.assert_array_equal(other.columns[name].reshape(-1), stream[: len(stream) - other.left_over])

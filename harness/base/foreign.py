@@ -1,0 +1,76 @@
+"""Models of others, named `hf:<folder or Hub id>`: where they lie, and what pins them. Weights are safetensors or GGUF;
+what is pickled can run code and is not read, and neither is code that comes with a model."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from harness.base.errors import BadInput
+from kernels.registry import nearest
+
+PREFIX = "hf:"
+_WEIGHTS = "*.safetensors"
+_WANTED = ["*.json", "*.txt", "*.model", _WEIGHTS]
+_PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+
+
+def folder_of(name: str, where: str, revision: str | None = None, gguf_file: str | None = None) -> Path:
+    """The folder of a model named `hf:...`; what is no folder is fetched from the Hub. Raises BadInput."""
+    named = name.removeprefix(PREFIX)
+    folder = Path(named).expanduser()
+    if folder.is_dir() and revision is not None:
+        raise BadInput(f"{where}.revision = {revision!r}: {named} is a folder; only what is on the Hub has revisions")
+    if not folder.is_dir():
+        wanted = [*_WANTED, gguf_file] if gguf_file else _WANTED
+        folder = _fetched(named, f"{where} = {name!r}", revision, wanted)
+    if gguf_file is not None:
+        if not (folder / gguf_file).is_file():
+            files = [path.name for path in folder.glob("*.gguf")]
+            raise BadInput(f"{where}.gguf_file = {gguf_file!r}: not in {folder}; {nearest(gguf_file, files)}")
+        return folder
+    if not (folder / "config.json").is_file() or not list(folder.glob(_WEIGHTS)):
+        raise BadInput(f"{where} = {name!r}: {_lacking(folder)}")
+    return folder
+
+
+def _fetched(named: str, where: str, revision: str | None, wanted: list[str]) -> Path:
+    try:
+        from huggingface_hub import snapshot_download
+
+        return Path(snapshot_download(named, revision=revision, allow_patterns=wanted))
+    except Exception as error:
+        reason = " ".join(str(error).split())[:120]
+        raise BadInput(f"{where}: neither a folder nor to be had from the Hub ({reason})") from error
+
+
+def _lacking(folder: Path) -> str:
+    if pickled := [path.name for kind in _PICKLED for path in folder.glob(kind)]:
+        return f"only pickled weights ({pickled[0]}), which can run code: save the model as safetensors"
+    if gguf := [path.name for path in folder.glob("*.gguf")]:
+        return f"name its file: gguf_file={gguf[0]}"
+    return "the folder has no config.json with *.safetensors, as save_pretrained writes"
+
+
+def digest_of(folder: Path, gguf_file: str | None = None) -> str:
+    """SHA-256 over the model's configuration and weights."""
+    if gguf_file is not None:
+        paths = [folder / gguf_file]
+    else:
+        paths = [folder / "config.json", *sorted(folder.glob(_WEIGHTS))]
+    return _digest(paths)
+
+
+def tokenizer_digest(folder: Path, gguf_file: str | None = None) -> str:
+    """SHA-256 over the files that a tokenizer is read from."""
+    names = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "tokenizer_config.json")
+    found = [folder / name for name in names if (folder / name).is_file()]
+    return _digest(found or ([folder / gguf_file] if gguf_file else []))
+
+
+def _digest(paths: list[Path]) -> str:
+    total = hashlib.sha256()
+    for path in paths:
+        with open(path, "rb") as file:
+            total.update(hashlib.file_digest(file, "sha256").digest())
+    return total.hexdigest()

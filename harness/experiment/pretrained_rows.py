@@ -1,0 +1,101 @@
+"""Rows whose subject was trained elsewhere: what `hf:<folder or Hub id>[dtype=bfloat16,...]` means."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from harness.base import foreign
+from harness.base.errors import BadInput
+from harness.base.settings import Strict, validated
+from harness.corpus.config import CorpusConfig, TokenizerFrom
+
+
+class PretrainedOptions(Strict):
+    """What can stand in the brackets, or below the row."""
+
+    revision: str | None = Field(default=None, description="Of the Hub's repository; main when left out.")
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    gguf_file: str | None = Field(default=None, description="The GGUF file in it that is read.")
+    names: dict[Literal["blocks", "final_norm", "mlp", "out", "norm_after"], str] | None = Field(
+        default=None, description="Where an unknown family keeps its modules (models/pretrained.py)."
+    )
+    untrained: bool = Field(default=False, description="A control: the same shape, as it is initialised.")
+    variant: str | None = None
+
+
+@dataclass(frozen=True)
+class PretrainedShape:
+    """What a row asks of a subject's configuration."""
+
+    n_layers: int
+    d_model: int
+    vocab_size: int
+    max_length: int | None
+
+    @classmethod
+    def settings(cls) -> dict[str, Any]:
+        """None of them can be chosen."""
+        return {}
+
+
+@dataclass(frozen=True)
+class PretrainedModel:
+    """A model from elsewhere. folder: where it lies."""
+
+    folder: Path
+    dtype: str
+    gguf_file: str | None
+    names: tuple[tuple[str, str], ...]
+
+    @cached_property
+    def digest(self) -> str:
+        return foreign.digest_of(self.folder, self.gguf_file)
+
+    @cached_property
+    def shape(self) -> PretrainedShape:
+        """Raises ValueError where the configuration cannot be read."""
+        from transformers import AutoConfig
+
+        more = {"gguf_file": self.gguf_file} if self.gguf_file else {}
+        try:
+            config = AutoConfig.from_pretrained(self.folder, trust_remote_code=False, **more)
+        except (OSError, ValueError, KeyError, ImportError) as error:
+            raise ValueError(f"its configuration cannot be read ({' '.join(str(error).split())[:160]})") from error
+        text = config.get_text_config()
+        longest = [getattr(text, name, None) for name in ("max_position_embeddings", "sliding_window")]
+        return PretrainedShape(
+            text.num_hidden_layers, text.hidden_size, text.vocab_size, min(filter(None, longest), default=None)
+        )
+
+
+def pretrained_model(
+    name: str, settings: dict[str, Any], row: str, sequence_length: int
+) -> tuple[PretrainedModel, bool]:
+    """The model of a row, and whether it is asked for untrained. Raises BadInput."""
+    where = f"systems.{row}"
+    asked = validated(PretrainedOptions, settings, where=where)
+    folder = foreign.folder_of(name, where, asked.revision, asked.gguf_file)
+    model = PretrainedModel(folder, asked.dtype, asked.gguf_file, tuple(sorted((asked.names or {}).items())))
+    try:
+        shape = model.shape
+    except ValueError as error:
+        raise BadInput(f"{where}: {error}") from None
+    if shape.max_length is not None and sequence_length > shape.max_length:
+        raise BadInput(
+            f"{where}: it attends to {shape.max_length} tokens at most, and corpus.sequence_length = {sequence_length}"
+        )
+    return model, asked.untrained
+
+
+def is_pretrained(name: str) -> bool:
+    return name.startswith(foreign.PREFIX)
+
+
+def as_read_by(corpus: CorpusConfig, model: PretrainedModel) -> CorpusConfig:
+    """The same documents in the model's own tokens."""
+    return corpus.model_copy(update={"tokenizer": TokenizerFrom(folder=model.folder, gguf_file=model.gguf_file)})
