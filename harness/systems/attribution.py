@@ -49,8 +49,11 @@ class Edge:
 @dataclass(frozen=True)
 class Graph:
     """nodes that matter, and the edges between them. replacement: share of the paths that begin in a token and not in a
-    rest or in a unit that was not followed. completeness: share of what nodes read, weighed by their influence, that
-    is no rest."""
+    rest, in a unit that was not followed, or in what the edges leave of a reading. completeness: share of what nodes
+    read, weighed by their influence, that comes from tokens and units; a rest, and what the edges leave, does not.
+
+    What edges leave: a reading that bends or has a bias is not the sum of its edges. A gate of MONET is a softmax,
+    whose edges add up to nothing: without it such a unit would look explained in full."""
 
     tokens: tuple[int, ...]
     nodes: tuple[Node, ...]
@@ -91,6 +94,7 @@ class _Tracer:
             self.is_unit[first : first + nnz] = True
             self.is_rest[first + nnz : first + nnz + self.length] = True
         self.rows: dict[int, Tensor] = {}  # reading → edges from all sources; predictions are numbered from n_sources
+        self.left: dict[int, float] = {}  # reading → size of what its edges leave of it
         self.predictions = self._predictions()
 
     def _predictions(self) -> list[tuple[int, float]]:
@@ -105,7 +109,7 @@ class _Tracer:
     def graph(self, followed: int, share: float) -> Graph:
         for place, (token, _) in enumerate(self.predictions):
             logits = self.prompt.logits[-1]
-            self.rows[self.n_sources + place] = self._edges(logits[token] - logits.mean())
+            self._follow(self.n_sources + place, logits[token] - logits.mean())
         influence = self._influence()
         while len(self.rows) < followed:
             most = (influence * self._unread()).topk(min(BATCH, followed - len(self.rows), self.n_sources))
@@ -114,9 +118,23 @@ class _Tracer:
                 break
             for source in waiting:
                 site, entry = self._unit(source)
-                self.rows[source] = self._edges(self.prompt.codes[site].values[entry])
+                self._follow(source, self.prompt.codes[site].values[entry])
             influence = self._influence()
         return self._pruned(influence, share)
+
+    def _follow(self, number: int, reading: Tensor) -> None:
+        self.rows[number] = self._edges(reading)
+        self.left[number] = abs(float(reading.detach()) - float(self.rows[number].sum()))
+
+    def _read(self, reading: int) -> float:
+        """Size of all that a reading is made of."""
+        return max(float(self.rows[reading].abs().sum()) + self.left[reading], 1e-30)
+
+    def _own(self, reading: int, influence: Tensor) -> float:
+        """Influence of a reading; predictions share 1 by their probability."""
+        if reading < self.n_sources:
+            return float(influence[reading])
+        return self.predictions[reading - self.n_sources][1] / sum(p for _, p in self.predictions)
 
     def _edges(self, reading: Tensor) -> Tensor:
         """What every source does to one reading. `[sources]`"""
@@ -143,12 +161,7 @@ class _Tracer:
         """Of every source; readings are taken from the latest on, so that each is complete when it is passed on."""
         influence = torch.zeros(self.n_sources)
         for reading in sorted(self.rows, reverse=True):
-            if reading >= self.n_sources:
-                own = self.predictions[reading - self.n_sources][1] / sum(p for _, p in self.predictions)
-            else:
-                own = float(influence[reading])
-            sizes = self.rows[reading].abs()
-            influence += own * sizes / sizes.sum().clamp_min(1e-30)
+            influence += self._own(reading, influence) * self.rows[reading].abs() / self._read(reading)
         return influence
 
     def _unread(self) -> Tensor:
@@ -179,15 +192,12 @@ class _Tracer:
 
     def _pruned(self, influence: Tensor, share: float) -> Graph:
         ends = ~self.is_unit | self._unread()
+        weights = {reading: self._own(reading, influence) for reading in self.rows}
+        left = sum(own * self.left[r] / self._read(r) for r, own in weights.items())
         begun = influence * ends
-        tokens = float(begun[: self.length].sum() / begun.sum().clamp_min(1e-30))
-        weights = {reading: float(influence[reading]) for reading in self.rows if reading < self.n_sources}
-        weights |= {
-            reading: self.predictions[reading - self.n_sources][1] for reading in self.rows if reading >= self.n_sources
-        }
+        tokens = float(begun[: self.length].sum() / (begun.sum() + left).clamp_min(1e-30))
         told = {
-            r: float(1 - row.abs()[self.is_rest].sum() / row.abs().sum().clamp_min(1e-30))
-            for r, row in self.rows.items()
+            r: 1 - (float(row.abs()[self.is_rest].sum()) + self.left[r]) / self._read(r) for r, row in self.rows.items()
         }
         completeness = sum(weights[r] * told[r] for r in weights) / max(1e-30, sum(weights.values()))
         order = influence.argsort(descending=True)

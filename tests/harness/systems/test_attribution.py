@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
+import models
 from harness.systems.attribution import _Tracer, strongest, trace  # pyright: ignore[reportPrivateUsage]
 from harness.systems.linear import linear
 from harness.systems.system import System
@@ -75,6 +76,29 @@ def test_a_planted_circuit_is_found_and_a_unit_that_nobody_reads_is_not() -> Non
     assert {node.unit for node in graph.nodes if node.kind == "prediction"} >= {3}
     assert top.kind == "prediction"
     assert graph.completeness == pytest.approx(1, abs=1e-4)
+
+
+def test_what_the_edges_leave_of_a_reading_is_not_explained(
+    make_subject: Callable[..., models.TrunkForCausalLM], prompt: torch.Tensor
+) -> None:
+    """No router of ours but MONET's has a softmax alone for a coefficient: what its edges add up to is nothing."""
+    straight = trace(System("", make_subject("dense-relu"), None), prompt, followed=64)
+    assert straight.completeness == pytest.approx(1, abs=1e-6)
+    gates = trace(System("", make_subject("monet-hd"), None), prompt, followed=64)
+    assert 0 < gates.completeness < 0.9
+    assert gates.replacement < 0.9
+
+
+def test_likely_and_unlikely_predictions_weigh_alike_beside_units() -> None:
+    """The predictions share a weight of 1, though five of many words have little probability between them."""
+    tracer = _Tracer(circuit(), linear(circuit(), torch.tensor([4, 0])))
+    tracer.predictions = [(token, p / 100) for token, p in tracer.predictions]
+    small = tracer.graph(64, 1.0)
+    assert small.completeness == pytest.approx(
+        trace(circuit(), torch.tensor([4, 0]), followed=64, share=1.0).completeness
+    )
+    own = [tracer._own(tracer.n_sources + place, torch.zeros(0)) for place in range(len(tracer.predictions))]  # pyright: ignore
+    assert sum(own) == pytest.approx(1)
 
 
 def test_fewer_nodes_carry_a_smaller_share(make_system: Callable[[torch.dtype], System], prompt: torch.Tensor) -> None:
