@@ -110,13 +110,12 @@ def _shape(node: Node, at: _Placed) -> str:
 
 def _edge(graph: Graph, placed: Sequence[_Placed], edge: Edge) -> dict[str, object]:
     a, b = placed[edge.source], placed[edge.target]
-    into = sum(abs(other.weight) for other in graph.edges if other.target == edge.target)
     middle = (a.y + b.y) / 2
     return {
         "source": edge.source,
         "target": edge.target,
         "path": f"M{a.x} {a.y}C{a.x} {middle} {b.x} {middle} {b.x} {b.y}",
         "colour": RAISES if edge.weight > 0 else LOWERS,
-        "width": round(0.4 + 6 * abs(edge.weight) / into, 2),
+        "width": round(0.4 + 6 * abs(edge.weight) / graph.read[edge.target], 2),
         "weight": f"{edge.weight:+.3g}",
     }

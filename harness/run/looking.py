@@ -42,7 +42,10 @@ def trace(
     prompt: Annotated[str, typer.Option(help="The text whose next token is explained.")],
     out: Annotated[Path, typer.Option(help="The page.")] = Path("results/local/trace.html"),
     share: Annotated[
-        float, typer.Option(min=0.1, max=1.0, help="Share of the paths, and of what each node reads, that is drawn.")
+        float,
+        typer.Option(
+            min=0.1, max=1.0, help="Share of the paths that is kept, and of the edges into each node that is drawn."
+        ),
     ] = 0.8,
     followed: Annotated[int, typer.Option(min=1, help="Units whose sources are found.")] = 128,
     experiment: Annotated[

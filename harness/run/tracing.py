@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from harness.base.errors import BadInput
 from harness.corpus.tokenizer import shown
 from harness.report import trace as drawing
 from harness.run.opened import Opened
 from harness.systems.attribution import Graph, Node, trace
+from harness.systems.system import Site, System
 from kernels.codes import Codes
 from models.norms import norm_of
 
@@ -27,7 +31,9 @@ def write_trace(opened: Opened, prompt: str, followed: int, share: float, out: P
         raise BadInput("the prompt is empty: there is nothing to trace")
     if len(ids) > limit:
         raise BadInput(f"the prompt has {len(ids)} tokens, {limit} fit")
-    graph = trace(system, torch.tensor(ids, device=system.device), followed=followed, share=share)
+    tokens = torch.tensor(ids, device=system.device)
+    graph = trace(system, tokens, followed=followed, share=share)
+    read = _read(system, tokens)
 
     def word(token: int) -> str:
         return repr(shown(tokenizer, token))[1:-1].replace(" ", "␣")
@@ -40,23 +46,36 @@ def write_trace(opened: Opened, prompt: str, followed: int, share: float, out: P
         where = f"{node.site}, after {word(graph.tokens[node.position])}"
         if node.kind == "rest":
             return f"what no unit explains at {where}"
-        said = " ".join(word(token) for token in _promoted(opened, node))
+        said = " ".join(word(token) for token in _promoted(system, node, read))
         return f"unit {node.unit} at {where}: {node.value:.3g}, promotes {said}"
 
     return drawing.write(drawing.page(graph, system.name, [word(token) for token in ids], name, share), out), graph
 
 
 @torch.no_grad()
-def _promoted(opened: Opened, node: Node) -> list[int]:
-    """Tokens whose logits the unit's write raises most where it fires on this prompt."""
+def _read(system: System, tokens: Tensor) -> dict[Site, Tensor]:
+    """What the units of every site read on the prompt `[tokens, d_model]`."""
+    found: dict[Site, Tensor] = {}
+
+    def note(site: Site, x: Tensor, _y: Tensor) -> None:
+        found[site] = x.flatten(0, 1)
+
+    with system.amending({site: partial(note, site) for site in system.sites}):
+        system.model(tokens[None], use_cache=False)
+    return found
+
+
+@torch.no_grad()
+def _promoted(system: System, node: Node, read: Mapping[Site, Tensor]) -> list[int]:
+    """Tokens whose logits the unit's write raises most where it fires on this prompt: what a MONET expert writes hangs
+    on what it reads there."""
     assert node.site is not None
-    system = opened.system
     dictionary = system.decomposition[node.site]
-    x = torch.zeros(1, system.model.config.hidden_size, device=system.device)
+    x = read[node.site][node.position : node.position + 1]
     one = Codes(
         torch.tensor([0, 1], device=x.device), torch.tensor([node.unit], device=x.device),
-        torch.tensor([node.value], device=x.device), torch.zeros(1, 2, dtype=torch.long, device=x.device),
-        dictionary.n_units,
+        torch.tensor([node.value], dtype=x.dtype, device=x.device),
+        torch.zeros(1, 2, dtype=torch.long, device=x.device), dictionary.n_units,
     )  # fmt: skip
     norm = norm_of(system.model.final_norm(), x.shape[1])
     logits = system.model.unembedding().float() @ norm.direction(dictionary.write(one, x)[0])

@@ -8,7 +8,7 @@ to the predictions that run through it, each reading's edges weighed by their si
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -52,6 +52,8 @@ class Graph:
     rest, in a unit that was not followed, or in what the edges leave of a reading. completeness: share of what nodes
     read, weighed by their influence, that comes from tokens and units; a rest, and what the edges leave, does not.
 
+    read: of the nodes whose sources were found, size of all that they read, nodes that are not here included.
+
     What edges leave: a reading that bends or has a bias is not the sum of its edges. A gate of MONET is a softmax,
     whose edges add up to nothing: without it such a unit would look explained in full."""
 
@@ -60,6 +62,7 @@ class Graph:
     edges: tuple[Edge, ...]
     replacement: float
     completeness: float
+    read: Mapping[int, float]
 
 
 def trace(system: System, tokens: Tensor, *, followed: int = 128, share: float = 0.8) -> Graph:
@@ -212,16 +215,20 @@ class _Tracer:
             if source < self.n_sources and row[source] != 0
         ]
         nodes = [self._node(source, float(influence[source]) if source < self.n_sources else 0.0) for source in kept]
-        return Graph(tuple(self.prompt.tokens.tolist()), tuple(nodes), tuple(edges), tokens, completeness)
+        read = {place[reading]: self._read(reading) for reading in self.rows if reading in place}
+        return Graph(tuple(self.prompt.tokens.tolist()), tuple(nodes), tuple(edges), tokens, completeness, read)
 
 
 def strongest(graph: Graph, share: float) -> Sequence[Edge]:
-    """Of the edges into every node the largest that together are so much of them."""
+    """Of the edges into every node, from nodes that are here, the largest that together are so much of them: less of
+    what the node reads (`Graph.read`)."""
+    by_target: dict[int, list[Edge]] = {}
+    for edge in graph.edges:
+        by_target.setdefault(edge.target, []).append(edge)
     found: list[Edge] = []
-    for target in {edge.target for edge in graph.edges}:
-        into = sorted((edge for edge in graph.edges if edge.target == target), key=lambda edge: -abs(edge.weight))
+    for into in by_target.values():
         total, seen = sum(abs(edge.weight) for edge in into), 0.0
-        for edge in into:
+        for edge in sorted(into, key=lambda edge: -abs(edge.weight)):
             if seen >= share * total:
                 break
             found.append(edge)

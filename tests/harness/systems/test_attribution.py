@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import models
-from harness.systems.attribution import _Tracer, strongest, trace  # pyright: ignore[reportPrivateUsage]
+from harness.systems.attribution import Graph, _Tracer, strongest, trace  # pyright: ignore[reportPrivateUsage]
 from harness.systems.linear import linear
 from harness.systems.system import System
 
@@ -109,3 +109,18 @@ def test_fewer_nodes_carry_a_smaller_share(make_system: Callable[[torch.dtype], 
     assert 0 <= small.completeness <= 1
     assert len(strongest(large, 0.5)) <= len(strongest(large, 0.95))
     assert all(edge.source != edge.target for edge in large.edges)
+
+
+def test_a_node_knows_what_it_reads_from_nodes_that_are_not_drawn(
+    make_subject: Callable[..., models.TrunkForCausalLM], prompt: torch.Tensor
+) -> None:
+    of = System("", make_subject("dense-relu"), None)
+    few, everything = (trace(of, prompt, followed=48, share=share) for share in (0.5, 1.0))
+
+    def top(graph: Graph) -> tuple[float, float]:
+        place = next(i for i, node in enumerate(graph.nodes) if node.kind == "prediction")
+        return sum(abs(edge.weight) for edge in graph.edges if edge.target == place), graph.read[place]
+
+    assert top(few)[0] < 0.95 * top(few)[1]
+    assert top(everything)[0] == pytest.approx(top(everything)[1], rel=1e-4)
+    assert top(few)[1] == pytest.approx(top(everything)[1], rel=1e-6)
