@@ -202,7 +202,9 @@ def _targets(evaluation: Evaluation, sequences: int) -> _Targets:
 def _selectivity(
     evaluation: Evaluation, name: str, rises: np.ndarray, inside: np.ndarray, document: np.ndarray
 ) -> list[Measurement]:
-    """rises `[things, own and random, targets]`, inside `[things, targets]`: where the thing is. Means over things."""
+    """rises `[things, own and random, targets]`, inside `[things, targets]`: where the thing is. Means over the things
+    that the text has targets with and without: a domain that is in none of it counts neither as own nor as elsewhere.
+    """
     n_documents = int(document.max()) + 1
 
     def sums(values: np.ndarray) -> np.ndarray:
@@ -218,7 +220,10 @@ def _selectivity(
         parts = totals.reshape(len(totals), len(rises), 2, 3)  # things, in and out, (own, random, count)
         with np.errstate(invalid="ignore", divide="ignore"):
             means = parts[..., :2] / parts[..., 2:]
-        own, elsewhere = np.nanmean(means[:, :, 0], 1), np.nanmean(means[:, :, 1], 1)  # [n, own and random]
+            both = (parts[..., 2:] > 0).all(2)  # else own and elsewhere would be means of different things
+            own, elsewhere = (
+                np.where(both, means[:, :, at], 0).sum(1) / both.sum(1) for at in (0, 1)
+            )  # [n, own, random]
         apart = own - elsewhere
         return np.stack([own[:, 0], elsewhere[:, 0], apart[:, 0], apart[:, 1], apart[:, 0] - apart[:, 1]], 1)
 
