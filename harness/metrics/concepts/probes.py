@@ -51,13 +51,25 @@ def better(each: Sequence[ProbeScores]) -> ProbeScores:
     )
 
 
-def linear_probe(x_dev: Tensor, dev: Held, x: Tensor, held: Held) -> ProbeScores:
-    """One logistic regression a concept on all of x `[tokens, d]`, trained to convergence on dev (all concepts share
-    the products with x; L-BFGS on their sum, which separates)."""
-    mean, scale = x_dev.mean(0), x_dev.std(0).clamp_min(1e-6)
-    standard = (x_dev - mean) / scale
-    every = max(1, len(x_dev) // LEARNT)
-    inputs, truth = standard[::every], torch.from_numpy(dev.matrix().toarray()[::every])
+@dataclass(frozen=True)
+class Probe:
+    """One logistic regression a concept. mean, scale `[d]`; weights `[d + 1, concepts]`, the last row the bias."""
+
+    mean: Tensor
+    scale: Tensor
+    weights: Tensor
+
+    def logits(self, x: Tensor) -> Tensor:
+        """`[tokens, concepts]` of x `[tokens, d]`."""
+        return (x - self.mean) / self.scale @ self.weights[:-1] + self.weights[-1]
+
+
+def fit(x: Tensor, held: Held) -> Probe:
+    """Trained to convergence on x `[tokens, d]` (all concepts share the products with x; L-BFGS on their sum, which
+    separates)."""
+    mean, scale = x.mean(0), x.std(0).clamp_min(1e-6)
+    every = max(1, len(x) // LEARNT)
+    inputs, truth = ((x - mean) / scale)[::every], torch.from_numpy(held.matrix().toarray()[::every])
     weights = torch.zeros(inputs.shape[1] + 1, truth.shape[1], requires_grad=True)
     with torch.no_grad():
         share = truth.mean(0).clamp(1e-6, 1 - 1e-6)
@@ -73,11 +85,15 @@ def linear_probe(x_dev: Tensor, dev: Held, x: Tensor, held: Held) -> ProbeScores
         total.backward()
         return total
 
-    optimizer.step(loss)  # pyright: ignore[reportArgumentType]
-    with torch.no_grad():
-        on_dev = standard @ weights[:-1] + weights[-1]
-        on_eval = (x - mean) / scale @ weights[:-1] + weights[-1]
-    return scored(on_dev.numpy(), dev, on_eval.numpy(), held)
+    with torch.enable_grad():
+        optimizer.step(loss)  # pyright: ignore[reportArgumentType]
+    return Probe(mean, scale, weights.detach())
+
+
+def linear_probe(x_dev: Tensor, dev: Held, x: Tensor, held: Held) -> ProbeScores:
+    """One logistic regression a concept on all of x `[tokens, d]`."""
+    probe = fit(x_dev, dev)
+    return scored(probe.logits(x_dev).numpy(), dev, probe.logits(x).numpy(), held)
 
 
 def scored(on_dev: NDArray[np.floating], dev: Held, on_eval: NDArray[np.floating], held: Held) -> ProbeScores:

@@ -1,35 +1,36 @@
 """Are units, or pools of them, about one domain or one concept, and does taking them away touch nothing else?
 
-`information.py` says how much which unit fires says of the domain, `knockout.py` what is lost without a domain's units.
-MONET (arXiv 2412.04139) assigns units by the same rule of twice the runner-up and takes them away; the correction by
-shuffled documents, the controls and the knock-out of concepts are ours. No domain label is seen in training. [U]
+`information.py` says how much which unit fires says of the domain, `domains.py` what is lost without a domain's units,
+`erasing.py` without a concept's. MONET (arXiv 2412.04139) assigns units by the same rule of twice the runner-up and
+takes them away; everything held out, the controls and the knock-out of concepts are ours. No domain label is seen in
+training. [U]
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from pydantic import Field
 
 from harness.base.settings import Strict
-from harness.metrics.concepts.detection import detect
-from harness.metrics.concepts.tellers import activity_of, concepts_of, tellers
+from harness.metrics.concepts.sites import random_codes, read
 from harness.metrics.concepts.tokens import Wanted, numbered
-from harness.metrics.joint.pairs import Fired, fired
+from harness.metrics.joint.pairs import Fired, fired, strongest
 from harness.metrics.metric import register
-from harness.metrics.specialisation import information, knockout
-from harness.metrics.specialisation.information import Counted
+from harness.metrics.specialisation import information
+from harness.metrics.specialisation.domains import DOCUMENTS, LEAST, VERSION, knocked_out
+from harness.metrics.specialisation.erasing import erased
+from harness.metrics.specialisation.information import Counted, count, counted
 from harness.systems.evaluation import Evaluation
 from harness.systems.system import Site
 from harness.tables.measurement import Direction, Measurement, not_applicable
-from harness.tables.statistics import resampled_sums, unit_bootstrap
+from harness.tables.statistics import resampled_sums
 
-VERSION = 1
 SHUFFLES = 20
-LEAST = 20  # firings from which a unit is assigned
-TOLD = 0.5  # dev F1 from which a unit is one of a concept
-MOST = 8  # units of a concept that are taken away
+GROUPS = 16  # of a site, up to which every one is told by itself
+NAMES = ("information_above_random", "specialised_above_shuffled", "knockout_selectivity_above_random")
 
 
 class Options(Strict):
@@ -38,203 +39,198 @@ class Options(Strict):
     active: int = Field(default=16, ge=1, description="Strongest units of a token at a site that count as firing.")
     sequences: int = Field(default=128, ge=1, description="Evaluation sequences that knock-outs are read on.")
     concepts: int = Field(default=24, ge=0, description="Concepts that are knocked out, drawn evenly from their kinds.")
+    documents: int = Field(default=6, ge=2, description="Documents of either split that a domain must have to count.")
     seed: int = Field(default=0, ge=0, description="Draws shuffles, controls and concepts.")
 
 
-def measure(evaluation: Evaluation, options: Options) -> list[Measurement]:
-    """- information: bits that the number of a firing unit says of the domain, mean over sites, less that of shuffled
-      documents (information_shuffled); pool_information: of its pool or expert, where units stand in groups;
-    - specialised: share of the units with enough firings whose mass in one domain is twice the runner-up's;
-      specialised_shuffled;
-    - knockout_own, knockout_elsewhere: bits per token that the loss rises by in a domain whose units (by that rule, on
-      dev) are taken away, and in the others; knockout_selectivity: their difference, knockout_random: the same of as
-      many other units that fire as often. knockout_<domain>: of one domain;
-    - erased_own, erased_elsewhere, erased_selectivity, erased_random: the same of concepts and their best units (dev F1
-      of 0.5 or more), on tokens with and without the concept; erased: how many concepts had such units.
-
-    Intervals resample documents; of specialised, units."""
-    rng = np.random.default_rng([options.seed, 37])
-    dev = fired(evaluation, evaluation.batches(evaluation.codes_sequences, dev=True), options.active)
-    texts = _documents(evaluation)
-    erased = _erased(evaluation, dev, options, rng)
-    if len(np.unique(texts.domain)) < 2:
-        names = [f"specialisation/{name}" for name in ("information", "specialised", "knockout_own")]
-        return not_applicable(names, VERSION, "the text has one domain") + erased
-    sites = {site: information.count([one], texts.document, texts.domain) for site, one in dev.items()}
-    found = _information(evaluation, sites, rng)
-    found += _knocked_out(evaluation, sites, options, rng)
-    return found + erased
-
-
 @dataclass(frozen=True)
-class _Texts:
-    """Of dev: the document of every token, numbered from 0, and the domain of every document."""
+class Split:
+    """Of one split: what fires, the document of every token (numbered from 0), the domain of every document, the ids of
+    the tokens, and which tokens are text."""
 
+    fired: Mapping[Site, Fired]
     document: np.ndarray
     domain: np.ndarray
+    ids: np.ndarray
+    text: np.ndarray
 
 
-def _documents(evaluation: Evaluation) -> _Texts:
-    batches = list(evaluation.batches(evaluation.codes_sequences, dev=True))
-    document, domain = (
-        np.concatenate([getattr(batch, name).reshape(-1).cpu().numpy() for batch in batches])
-        for name in ("document", "domain")
-    )
-    numbers = numbered(document)
-    first = np.unique(numbers, return_index=True)[1]
-    return _Texts(numbers, domain[first])
+def measure(evaluation: Evaluation, options: Options) -> list[Measurement]:
+    """- information: bits that the number of a firing unit says of the domain, learnt on dev and told on eval, mean
+      over sites; information_random: of as many random directions as active; information_tokens: of the token itself;
+      information_above_random; pool_information: of the pool or expert, where units stand in groups;
+    - specialised: share of the units that fire often enough whose mass on dev is in one domain twice the runner-up's,
+      and which have most of it there on eval too; specialised_above_shuffled: less the same of documents' domains dealt
+      out anew on dev;
+    - knockout_own, knockout_elsewhere: what is lost in a domain without its units (that rule, on dev, at most 32) and in
+      the others, each a share of what is lost there with all units off; knockout_selectivity: own less elsewhere;
+      knockout_selectivity_random: of other units that write as much; knockout_told: domains whose selectivity is above
+      all draws of the control, of knockout_domains where units do anything; without_<domain>_in_<domain>: bits per byte;
+    - erased_*: the same of concepts and their best units (erasing.py);
+    - share_<layer>.<group>_in_<domain>: of the firings in a domain, where a site has few groups.
 
+    Domains with fewer than `documents` documents in either split are left out. Intervals resample documents of eval;
+    where there is none, what the figure varies by is not known."""
+    rng = np.random.default_rng([options.seed, 37])
+    dev, held_out = (_split(evaluation, options.active, dev=of_dev) for of_dev in (True, False))
+    wanted = Wanted(50, 3, options.concepts, options.seed)
+    gone = erased(evaluation, dev.fired, options.sequences, wanted, rng)
+    names = _names(evaluation, dev, held_out, options.documents)
+    if len(names) < 2:
+        reason = f"fewer than two domains have {options.documents} documents on dev and on eval"
+        return not_applicable([f"specialisation/{name}" for name in NAMES], VERSION, reason) + gone
+    n_domains = max(names) + 1
 
-def _information(evaluation: Evaluation, sites: dict[Site, Counted], rng: np.random.Generator) -> list[Measurement]:
-    own: list[float] = []
-    chance: list[float] = []
-    pools: list[float] = []
-    flags: list[np.ndarray] = []
-    shuffled_flags: list[float] = []
-    for site, counted in sites.items():
-        real, dealt = counted.by_domain(counted.domain), information.shuffles(counted, SHUFFLES, rng)
-        chance.append(float(np.mean([information.information(one) for one in dealt])))
-        own.append(information.information(real))
-        often = np.asarray(counted.firings.sum(0)).reshape(-1) >= LEAST
-        flags.append(information.specialised(real)[often] >= 0)
-        shuffled_flags.append(float(np.mean([(information.specialised(one)[often] >= 0).mean() for one in dealt])))
-        width = evaluation.system.group_width(site)
-        if width is not None and width > 1:
-            grouped = counted.grouped(width)
-            real, dealt = grouped.by_domain(grouped.domain), information.shuffles(grouped, SHUFFLES, rng)
-            by_chance = float(np.mean([information.information(one) for one in dealt]))
-            pools.append(information.information(real) - by_chance)
-    units = np.concatenate(flags)
+    def of(split: Split, site: Site) -> Counted:
+        one = count(split.fired[site], split.document, split.domain, n_domains)
+        return one.of(np.flatnonzero(np.isin(split.domain, list(names))))
+
+    on_dev, on_eval = ({site: of(split, site) for site in split.fired} for split in (dev, held_out))
     return [
-        _plain("information", float(np.mean(own) - np.mean(chance)), "bit", "higher"),
-        _plain("information_shuffled", float(np.mean(chance)), "bit"),
-        *([_plain("pool_information", float(np.mean(pools)), "bit", "higher")] if pools else []),
-        Measurement("specialisation/specialised", float(units.mean()), "share of units", "higher", VERSION,
-                    unit_bootstrap(units.astype(float), None, evaluation.resamples), "units"),
-        _plain("specialised_shuffled", float(np.mean(shuffled_flags)), "share of units"),
-    ]  # fmt: skip
+        *_information(evaluation, (dev, held_out), (on_dev, on_eval), rng),
+        *_specialised(on_dev, on_eval, rng),
+        *_shares(evaluation, on_eval, names),
+        *knocked_out(evaluation, dev.fired, on_dev, options.sequences, names, rng),
+        *gone,
+    ]
 
 
-def _knocked_out(
-    evaluation: Evaluation, sites: dict[Site, Counted], options: Options, rng: np.random.Generator
-) -> list[Measurement]:
-    domains = np.unique(next(iter(sites.values())).domain)
-    runs: list[knockout.Units] = []
-    for domain in domains:
-        chosen: dict[Site, np.ndarray] = {}
-        others: dict[Site, np.ndarray] = {}
-        for site, counted in sites.items():
-            counts = np.asarray(counted.firings.sum(0)).reshape(-1)
-            assigned = information.specialised(counted.by_domain(counted.domain)) == domain
-            chosen[site] = np.flatnonzero(assigned & (counts >= LEAST))
-            others[site] = knockout.as_often(chosen[site], counts, rng)
-        runs += [chosen, others]
-    rises = knockout.rise(evaluation, runs, options.sequences).numpy().reshape(len(domains), 2, -1) / np.log(2)
-    where = _targets(evaluation, options.sequences)
-    inside = np.stack([where.domain == domain for domain in domains])
-    found = _selectivity(evaluation, "knockout", rises, inside, where.document)
-    names = _names(evaluation)
-    for place, domain in enumerate(domains):
-        for other, there in zip(domains, inside, strict=True):
-            if there.any():
-                name = f"without_{names[int(domain)]}_in_{names[int(other)]}"
-                found.append(_plain(name, float(rises[place, 0][there].mean()), "bit/token"))
-    return found
+def _split(evaluation: Evaluation, active: int, *, dev: bool) -> Split:
+    batches = list(evaluation.batches(evaluation.codes_sequences, dev=dev))
+    columns = {
+        name: np.concatenate([getattr(batch, name).reshape(-1).cpu().numpy() for batch in batches])
+        for name in ("document", "domain", "input_ids")
+    }
+    text = np.concatenate([evaluation.counted(batch.input_ids).reshape(-1).cpu().numpy() for batch in batches])
+    document = numbered(columns["document"])
+    domain = columns["domain"][np.unique(document, return_index=True)[1]]
+    return Split(fired(evaluation, batches, active), document, domain, columns["input_ids"], text)
 
 
-def _names(evaluation: Evaluation) -> dict[int, str]:
-    """Of every domain, as its documents say; its number, where no document can be read."""
-    found: dict[int, str] = {}
+def _names(evaluation: Evaluation, dev: Split, held_out: Split, least: int) -> dict[int, str]:
+    """Of every domain that has `least` documents in either split, as its documents say; its number, where no document
+    can be read."""
+    n = max(dev.domain.max(), held_out.domain.max()) + 1
+    documents = np.minimum(*(np.bincount(split.domain, minlength=n) for split in (dev, held_out)))
+    there = np.flatnonzero(documents >= least).tolist()
+    if evaluation.document is None:
+        return {domain: str(domain) for domain in there}
+    rows: dict[int, int] = {}
     for batch in evaluation.batches(evaluation.codes_sequences, dev=True):
         for row, domain in zip(batch.document.reshape(-1).tolist(), batch.domain.reshape(-1).tolist(), strict=True):
-            if domain not in found:
-                found[domain] = evaluation.document(row).domain if evaluation.document else str(domain)
+            rows.setdefault(domain, row)
+    return {domain: evaluation.document(rows[domain]).domain for domain in there}
+
+
+def _information(
+    evaluation: Evaluation,
+    splits: tuple[Split, Split],
+    sites: tuple[Mapping[Site, Counted], Mapping[Site, Counted]],
+    rng: np.random.Generator,
+) -> list[Measurement]:
+    dev, held_out = sites
+    some = next(iter(dev.values()))
+    kept = [np.flatnonzero(np.isin(split.domain, some.domain)) for split in splits]
+
+    def like(row: list[np.ndarray], unit: list[np.ndarray], n_units: int) -> tuple[Counted, Counted]:
+        a, b = (
+            counted(row[i], unit[i], n_units, splits[i].document, splits[i].domain, some.n_domains).of(kept[i])
+            for i in (0, 1)
+        )
+        return a, b
+
+    tokens = [split.document[split.text] for split in splits], [split.ids[split.text] for split in splits]
+    vocabulary = 1 + max(int(split.ids.max()) for split in splits)
+    random = _random(evaluation, splits, int(rng.integers(1 << 30)))
+    columns = {
+        "information": [information.information(dev[site], held_out[site], rng) for site in dev],
+        "information_random": [
+            information.information(*like(*of), rng) for of in random
+        ],
+        "information_tokens": [information.information(*like(*tokens, vocabulary), rng)],
+    }  # fmt: skip
+    grouped = {site: width for site in dev if (width := evaluation.system.group_width(site)) is not None and width > 1}
+    if grouped:
+        columns["pool_information"] = [
+            information.information(dev[site].grouped(width), held_out[site].grouped(width), rng)
+            for site, width in grouped.items()
+        ]
+    found = {name: _mean_bits(parts, evaluation.resamples) for name, parts in columns.items()}
+    above = tuple(own - other for own, other in zip(found["information"], found["information_random"], strict=True))
+    found["information_above_random"] = above  # pyright: ignore[reportArgumentType]
+    return [
+        Measurement(f"specialisation/{name}", float(value), "bit",
+                    "higher" if name == "information_above_random" else "none", VERSION, replicates, "documents")
+        for name, (value, replicates) in found.items()
+    ]  # fmt: skip
+
+
+def _mean_bits(parts: list[np.ndarray], resamples: int) -> tuple[float, np.ndarray]:
+    """The mean over sites of a ratio of sums, and of every resample of documents."""
+    columns = np.concatenate(parts, 1)
+
+    def of(sums: np.ndarray) -> np.ndarray:
+        ratios = sums.reshape(len(sums), len(parts), 2)
+        return (ratios[..., 0] / np.maximum(ratios[..., 1], 1e-300)).mean(1)
+
+    return float(of(columns.sum(0, keepdims=True))[0]), of(resampled_sums(columns, resamples))
+
+
+def _random(
+    evaluation: Evaluation, splits: tuple[Split, Split], seed: int
+) -> list[tuple[list[np.ndarray], list[np.ndarray], int]]:
+    """Of every site, of random directions that are as active as its units: the document of every firing and the
+    direction, on dev and on eval, and how many there are."""
+    active = int(max(1, *(np.bincount(one.token).max(initial=1) for one in splits[0].fired.values())))
+    tokens = [np.flatnonzero(split.text) for split in splits]
+    chance = random_codes(
+        *(read(evaluation, at, dev=of_dev) for at, of_dev in zip(tokens, (True, False), strict=True)), seed
+    )
+    found = []
+    for dev, held_out in zip(*chance, strict=True):
+        entries = [strongest(encoded, active) for encoded in (dev, held_out)]
+        rows = [split.document[at[entry[0]]] for split, at, entry in zip(splits, tokens, entries, strict=True)]
+        found.append((rows, [entry[1] for entry in entries], dev.codes.n_units))
     return found
 
 
-def _erased(
-    evaluation: Evaluation, dev: dict[Site, Fired], options: Options, rng: np.random.Generator
+def _specialised(
+    dev: Mapping[Site, Counted], held_out: Mapping[Site, Counted], rng: np.random.Generator
 ) -> list[Measurement]:
-    names = [f"specialisation/{name}" for name in ("erased_own", "erased_elsewhere", "erased_selectivity")]
-    asking = concepts_of(evaluation, Wanted(50, 3, options.concepts, options.seed))
-    if not asking.concepts:
-        return not_applicable(names, VERSION, "no concept holds often enough")
-    counts = {site: np.bincount(one.unit, minlength=one.n_units) for site, one in dev.items()}
-    runs: list[knockout.Units] = []
-    erased: list[int] = []
-    active = activity_of(dev)
-    detection = detect(active, asking.dev, active, asking.dev)
-    for concept, of in enumerate(tellers(detection, dev, TOLD, MOST)):
-        if of:
-            chosen = {site: np.array([one.unit for one in of if one.site == site], np.int64) for site in dev}
-            runs += [chosen, {site: knockout.as_often(units, counts[site], rng) for site, units in chosen.items()}]
-            erased.append(concept)
-    if not erased:
-        return not_applicable(names, VERSION, f"no unit tells one of {len(asking.concepts)} concepts with F1 {TOLD}")
-    sequences = min(options.sequences, evaluation.codes_sequences)
-    rises = knockout.rise(evaluation, runs, sequences).numpy().reshape(len(erased), 2, -1) / np.log(2)
-    where = _targets(evaluation, sequences)
-    holds = asking.eval.matrix().toarray().astype(bool)[where.source]  # on the token that predicts the target
-    found = _selectivity(evaluation, "erased", rises, holds[:, erased].T, where.document)
-    return [*found, _plain("erased", float(len(erased)), "concepts")]
+    def share(domains: Callable[[Counted], np.ndarray]) -> float:
+        flags = []
+        for site, one in dev.items():
+            told = information.specialised(one.by_domain(domains(one)))
+            flags.append(information.stays(told, held_out[site])[one.often(LEAST, DOCUMENTS)])
+        every = np.concatenate(flags)
+        return float(every.mean()) if len(every) else float("nan")
 
-
-@dataclass(frozen=True)
-class _Targets:
-    """Of every target `[targets]`: document (numbered from 0), domain, and the place of the token before it."""
-
-    document: np.ndarray
-    domain: np.ndarray
-    source: np.ndarray
-
-
-def _targets(evaluation: Evaluation, sequences: int) -> _Targets:
-    batches = list(evaluation.batches(min(sequences, evaluation.sequences)))
-    document, domain = (
-        np.concatenate([getattr(batch, name)[:, 1:].reshape(-1).cpu().numpy() for batch in batches])
-        for name in ("document", "domain")
-    )
-    length = evaluation.split.length
-    source = np.arange(len(document) // (length - 1))[:, None] * length + np.arange(length - 1)
-    return _Targets(numbered(document), domain, source.reshape(-1))
-
-
-def _selectivity(
-    evaluation: Evaluation, name: str, rises: np.ndarray, inside: np.ndarray, document: np.ndarray
-) -> list[Measurement]:
-    """rises `[things, own and random, targets]`, inside `[things, targets]`: where the thing is. Means over the things
-    that the text has targets with and without: a domain that is in none of it counts neither as own nor as elsewhere.
-    """
-    n_documents = int(document.max()) + 1
-
-    def sums(values: np.ndarray) -> np.ndarray:
-        return np.bincount(document, values, minlength=n_documents)
-
-    columns = []
-    for rise, here in zip(rises, inside, strict=True):
-        for mask in (here, ~here):
-            columns += [sums(rise[0] * mask), sums(rise[1] * mask), sums(mask.astype(float))]
-    matrix = np.stack(columns, 1)
-
-    def figures(totals: np.ndarray) -> np.ndarray:
-        parts = totals.reshape(len(totals), len(rises), 2, 3)  # things, in and out, (own, random, count)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            means = parts[..., :2] / parts[..., 2:]
-            both = (parts[..., 2:] > 0).all(2)  # else own and elsewhere would be means of different things
-            own, elsewhere = (
-                np.where(both, means[:, :, at], 0).sum(1) / both.sum(1) for at in (0, 1)
-            )  # [n, own, random]
-        apart = own - elsewhere
-        return np.stack([own[:, 0], elsewhere[:, 0], apart[:, 0], apart[:, 1], apart[:, 0] - apart[:, 1]], 1)
-
-    value, replicates = figures(matrix.sum(0, keepdims=True))[0], figures(resampled_sums(matrix, evaluation.resamples))
-    names = ("own", "elsewhere", "selectivity", "random", "selectivity_above_random")
-    directions: tuple[Direction, ...] = ("none", "none", "higher", "none", "higher")
+    own = share(lambda one: one.domain)
+    shuffled = [share(lambda one: information.dealt(one.domain, one.tokens, rng)) for _ in range(SHUFFLES)]
+    if np.isnan(own):
+        return not_applicable(["specialisation/specialised_above_shuffled"], VERSION, "no unit fires often enough")
     return [
-        Measurement(f"specialisation/{name}_{part}", float(value[at]), "bit/token", direction, VERSION,
-                    replicates[:, at], "documents")
-        for at, (part, direction) in enumerate(zip(names, directions, strict=True))
-    ]  # fmt: skip
+        _plain("specialised", own, "share of units"),
+        _plain("specialised_shuffled", float(np.mean(shuffled)), "share of units"),
+        _plain("specialised_above_shuffled", own - float(np.mean(shuffled)), "share of units", "higher"),
+    ]
+
+
+def _shares(evaluation: Evaluation, held_out: Mapping[Site, Counted], names: Mapping[int, str]) -> list[Measurement]:
+    """Of the firings in a domain, those in each group of a site, where there are few."""
+    found = []
+    for site, one in held_out.items():
+        width = evaluation.system.group_width(site)
+        if width is None or not 1 < one.n_units // width <= GROUPS:
+            continue
+        rates = one.grouped(width).by_domain()
+        shares = rates / np.maximum(rates.sum(1, keepdims=True), 1e-300)
+        found += [
+            _plain(f"share_{site.layer}.{group}_in_{name}", float(shares[domain, group]), "share of firings")
+            for domain, name in names.items()
+            for group in range(shares.shape[1])
+        ]
+    return found
 
 
 def _plain(name: str, value: float, unit: str, direction: Direction = "none") -> Measurement:
