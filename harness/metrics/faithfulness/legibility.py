@@ -101,7 +101,8 @@ def describe(
     counts = np.bincount(dev_text.ids, minlength=len(sums))
     of_token = np.divide(sums, counts, out=np.zeros(len(sums)), where=counts > 0)
     active = rng.choice(fires, min(EXAMPLES, len(fires)), replace=False)
-    silent = rng.choice(np.flatnonzero(own_dev == 0), EXAMPLES, replace=False)
+    quiet = np.flatnonzero(own_dev == 0)  # few for a unit that hardly ever is
+    silent = rng.choice(quiet, min(EXAMPLES, len(quiet)), replace=False) if len(quiet) else quiet
     rule = mine(*([dev_text.window(int(token), own_dev) for token in tokens] for tokens in (active, silent)))
     matched_dev, matched = dev_text.matches(rule.predict), text.matches(rule.predict)
     of_rule = own_dev[matched_dev].mean() if matched_dev.any() else 0.0

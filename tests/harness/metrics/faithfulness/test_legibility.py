@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from harness.metrics.faithfulness.legibility import DESCRIPTIONS, Described, contexts, survives
+from harness.metrics.faithfulness.legibility import DESCRIPTIONS, Described, Pieces, contexts, describe, survives
+from harness.metrics.joint.pairs import Fired
 from harness.systems.system import Site, System
 
 from .conftest import Split, axis, silent, system, unit
@@ -58,3 +59,16 @@ def test_contexts_stand_for_all_tokens_of_their_kind() -> None:
     assert found.weight[found.token < 30].sum() == pytest.approx(30)
     assert found.weight[found.token >= 30].sum() == pytest.approx(50)
     assert (found.token < 80).all()  # where nobody says anything there is nothing to miss
+
+
+@pytest.mark.parametrize("quiet", [0, 3, 40])
+def test_a_unit_that_hardly_ever_is_silent_is_described_too(quiet: int) -> None:
+    ids = np.arange(200) % 7
+    text = np.empty(200, object)
+    text[:] = [f" w{word}" for word in ids]
+    words = Pieces(ids, np.arange(200) // 50, text, 50)
+    token = np.arange(quiet, 200)
+    value = np.ones(len(token), np.float32)
+    fired = Fired(token, np.zeros(len(token), int), value, value, 200, 200, 1)
+    found = describe(Site(0, "mlp_out"), 0, fired, words, fired, words, np.random.default_rng(0))
+    assert (found.said[0] != 0).sum() == 200 - quiet
