@@ -65,7 +65,7 @@ def choose(
         if not told:
             continue
         site, unit = told[0].site, told[0].unit
-        counts = np.bincount(dev[site].unit, minlength=dev[site].n_units)
+        counts = np.where(alike(dev[site], unit), 0, np.bincount(dev[site].unit, minlength=dev[site].n_units))
         near = as_often(np.array([unit]), counts, rng)
         if len(near):
             for into, number in ((chosen.own, unit), (chosen.other, int(near[0]))):
@@ -75,6 +75,18 @@ def choose(
                     )
                 )
     return chosen
+
+
+def alike(fired: Fired, unit: int) -> np.ndarray:
+    """Other units that fire where `unit` does, with an F1 of `TOLD` or more: halves of one thing, no control.
+    `[units]` bool"""
+    counts = np.bincount(fired.unit, minlength=fired.n_units)
+    here = np.zeros(fired.n_tokens, bool)
+    here[fired.token[fired.unit == unit]] = True
+    both = np.bincount(fired.unit[here[fired.token]], minlength=fired.n_units)
+    found = 2 * both >= TOLD * (counts + counts[unit])
+    found[unit] = False
+    return found & (counts > 0)
 
 
 def high(values: np.ndarray) -> float:

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from harness.metrics.concepts.tokens import Held
-from harness.metrics.faithfulness.steering import Steered, high, log_odds, spoken
+from harness.metrics.faithfulness.steering import Steered, alike, high, log_odds, spoken
+from harness.metrics.joint.pairs import Fired
 from harness.systems.clamping import clamped
 from kernels.codes import Codes
 
@@ -65,3 +66,10 @@ def test_a_held_unit_has_its_value_on_every_token_and_others_keep_theirs(value: 
     assert (found.values != 0).all()
     keys = found.token_of_entry() * 6 + found.units
     assert (keys.diff() > 0).all()  # sorted, each once
+
+
+def test_the_other_half_of_a_unit_is_no_control() -> None:
+    token = np.concatenate([np.arange(10), np.arange(10), np.arange(10, 20), np.arange(8, 18)])
+    units = np.repeat([0, 1, 2, 3], 10)  # 0 and 1 fire together, 2 never with 0, 3 on two of ten tokens
+    ones = np.ones(40, np.float32)
+    assert alike(Fired(token, units, ones, ones, 20, 20, 5), 0).tolist() == [False, True, False, False, False]
