@@ -43,9 +43,9 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Effects:
-    """units: of the sampled units; random: of directions drawn at random, as long as what the unit writes there, in the
-    same contexts; through_units: in place of a prediction the effect with what no unit explains held at every later
-    site, against the whole effect."""
+    """units: of the sampled units; random: of directions drawn at random, as long as what the unit writes there and as
+    far along what comes to the final norm, in the same contexts; through_units: in place of a prediction the effect
+    with what no unit explains held at every later site, against the whole effect."""
 
     units: Agreement
     random: Agreement
@@ -63,18 +63,32 @@ def effects(system: System, split: PackedSplit, sample: Sample, rng: np.random.G
         native = chunk.prefix.logits(chunk.positions)
         edits, written = removal(chunk, sample)
         without = chunk.prefix.logits(chunk.positions, edits) - native
-        pushed = -written.norm(dim=1, keepdim=True) * drawn[torch.from_numpy(of)].to(written)
+        there = chunk.prefix.residual(chunk.positions)
+        pushed = -turned_about(there, written, drawn[torch.from_numpy(of)].to(written))
         pushes = {site: torch.zeros_like(written).index_copy(0, e.row, pushed[e.row]) for site, e in edits.items()}
-        turned = chunk.prefix.logits(chunk.positions, None, pushes) - native
+        moved = chunk.prefix.logits(chunk.positions, None, pushes) - native
         held = chunk.prefix.logits(chunk.positions, edits, held=True) - native
         found = (
             (direct(chunk.prefix, chunk.positions, -written), without),
-            (direct(chunk.prefix, chunk.positions, pushed), turned),
+            (direct(chunk.prefix, chunk.positions, pushed), moved),
             (held, without),
         )
         for place, (predicted, measured) in enumerate(found):
             np.add.at(sums[place], of, _products(predicted, measured))
     return Effects(*(Agreement(*each.T) for each in sums))
+
+
+def turned_about(residual: Tensor, written: Tensor, drawn: Tensor) -> Tensor:
+    """`written` with its part across `residual` turned to where `drawn` points, all `[n, d_model]`. What lies along the
+    residual moves the norm's scale, which the prediction leaves out: units have more of it than a direction has by
+    chance, and a control without it is the easier one."""
+    along = torch.nn.functional.normalize(residual.to(written), dim=1)
+
+    def across(vector: Tensor) -> Tensor:
+        return vector - (vector * along).sum(1, keepdim=True) * along
+
+    size = across(written).norm(dim=1, keepdim=True)
+    return written - across(written) + size * torch.nn.functional.normalize(across(drawn), dim=1)
 
 
 def removal(chunk: Chunk, sample: Sample) -> tuple[dict[Site, Entries], Tensor]:

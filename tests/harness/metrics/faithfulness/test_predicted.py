@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness.metrics.faithfulness.predicted import Agreement, effects
+from harness.metrics.faithfulness.predicted import Agreement, effects, turned_about
 from harness.metrics.faithfulness.sampling import draw
 from harness.metrics.joint.pairs import Fired
 from harness.systems.system import System
@@ -74,3 +74,11 @@ def test_agreement_by_hand() -> None:
     one = Agreement(np.array([4.0, 1.0, 0.0]), np.array([1.0, 1.0, 0.0]), np.array([2.0, 0.0, 0.0]))
     assert one.correlation().tolist() == [1, 0, 0]
     assert one.explained().tolist() == [0, -1, -1]  # twice too much leaves as much as it takes
+
+
+def test_the_control_is_as_long_and_as_far_along_the_residual() -> None:
+    residual, written, drawn = torch.randn(3, 5, 16, generator=torch.Generator().manual_seed(0))
+    found = turned_about(residual, written, drawn)
+    torch.testing.assert_close(found.norm(dim=1), written.norm(dim=1))
+    torch.testing.assert_close((found * residual).sum(1), (written * residual).sum(1))
+    assert (torch.cosine_similarity(found, written) < 0.9).all()
