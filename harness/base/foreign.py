@@ -55,10 +55,8 @@ def _lacking(folder: Path) -> str:
 def digest_of(folder: Path, gguf_file: str | None = None) -> str:
     """SHA-256 over the model's configuration and weights."""
     if gguf_file is not None:
-        paths = [folder / gguf_file]
-    else:
-        paths = [folder / "config.json", *sorted(folder.glob(_WEIGHTS))]
-    return _digest(paths)
+        return _digest([folder / gguf_file])
+    return _digest([folder / "config.json", *sorted(folder.glob(_WEIGHTS))])
 
 
 def tokenizer_digest(folder: Path, gguf_file: str | None = None) -> str:

@@ -11,6 +11,7 @@ from harness.tables.roads import is_control
 from harness.tables.table import Table
 
 _NAME = re.compile(r"specialisation/without_(.+)_in_(.+)$")
+_SHARE = re.compile(r"specialisation/share_(\d+\.\d+)_in_(.+)$")
 _CELL, _COLUMNS = 44, 4  # pixels; matrices side by side
 
 
@@ -23,14 +24,54 @@ def points(table: Table) -> list[Record]:
     ]
 
 
-def draw(table: Table) -> Drawing | None:
+def shares(table: Table) -> list[Record]:
+    """How many times its even part of a domain's firings a pool has, of systems with few pools."""
+    found = []
+    for row in table.rows:
+        of = {name: match for name in row.metrics if (match := _SHARE.match(name))}
+        evenly = len({match[1] for match in of.values()}) / max(
+            1, len({match[1].split(".")[0] for match in of.values()})
+        )
+        found += [
+            {"system": row.system, "pool": match[1], "domain": match[2], "times": row.metrics[name].value * evenly}
+            for name, match in of.items()
+            if not is_control(row)
+        ]
+    return found
+
+
+def draw(table: Table) -> list[Drawing]:
+    return [one for one in (_knockout(table), _pools(table)) if one is not None]
+
+
+def _pools(table: Table) -> Drawing | None:
+    records = shares(table)
+    if not records:
+        return None
+    domains, pools = ([*dict.fromkeys(str(one[key]) for one in records)] for key in ("domain", "pool"))
+    x = alt.X("domain:N", sort=domains, title="domain", axis=alt.Axis(labelAngle=-45, ticks=False, domain=False))
+    y = alt.Y("pool:N", sort=pools, title="layer and pool", axis=alt.Axis(ticks=False, domain=False))
+    scale = alt.Scale(scheme="blueorange", type="symlog", domainMid=1, reverse=True)
+    shade = alt.Color("times:Q", title="times its even part", scale=scale)
+    said = ["system:N", "pool:N", "domain:N", alt.Tooltip("times:Q", format=".2f")]
+    base = alt.Chart()
+    cells = base.mark_rect().encode(x=x, y=y, color=shade, tooltip=said)
+    text = base.mark_text(fontSize=9).encode(x=x, y=y, text=alt.Text("times:Q", format=".1f"))
+    panel = alt.layer(cells, text).properties(width=_CELL * len(domains), height=18 * len(pools))
+    systems = list(dict.fromkeys(str(one["system"]) for one in records))
+    chart = panel.facet(alt.Facet("system:N", sort=systems, title=None), data=data(records), columns=_COLUMNS)
+    chart = chart.resolve_scale(y="independent")
+    return Drawing("pools", "Which pools fire in which domains", "1: as often as if it made no difference.", chart)
+
+
+def _knockout(table: Table) -> Drawing | None:
     records = points(table)
     if not records:
         return None
     domains = list(dict.fromkeys(str(one["without"]) for one in records))
     x = alt.X("domain:N", sort=domains, title="loss in", axis=alt.Axis(labelAngle=-45, ticks=False, domain=False))
     y = alt.Y("without:N", sort=domains, title="without the units of", axis=alt.Axis(ticks=False, domain=False))
-    shade = alt.Color("rise:Q", title="bits per token", scale=alt.Scale(scheme="blueorange", domainMid=0, reverse=True))
+    shade = alt.Color("rise:Q", title="bits per byte", scale=alt.Scale(scheme="blueorange", domainMid=0, reverse=True))
     said = ["system:N", "without:N", "domain:N", alt.Tooltip("rise:Q", format="+.3f")]
     base = alt.Chart()
     cells = base.mark_rect().encode(x=x, y=y, color=shade, tooltip=said)

@@ -45,12 +45,13 @@ _MAIN = {
         "tested_of_conjunctions tested_of_additive"
     ),
     "faithfulness": (
-        "correlation correlation_random legible_mean legible_rule random_50 against_75 units_90 steered_above_random "
-        "through_rest order_area"
+        "correlation correlation_random legible_token legible_rule legible_other units_90 sufficiency necessity "
+        "random_50_lost against_75_lost steered steered_random through_rest"
     ),
     "specialisation": (
-        "information information_shuffled specialised specialised_shuffled knockout_own knockout_elsewhere "
-        "knockout_random erased_own erased_elsewhere erased"
+        "information information_random information_tokens specialised specialised_shuffled knockout_own "
+        "knockout_elsewhere knockout_selectivity_random knockout_told erased_selectivity_above_random erased_known_own "
+        "erased_known_others erased_known_random erased"
     ),
     "dictionary": (
         "as_trained_explained_variance inference_explained_variance target_l0 inference_l0 inference_dead "

@@ -7,8 +7,9 @@ dense-equivalent compute is the C at which the line has its loss; above its own 
 one. There is no irreducible loss in the form: three points cannot tell one. Outside the curve's range of losses the
 figure is an extrapolation, and the row says so.
 
-The same line says what a model is worth on a part of its units: `<figure>_compute` is the share of the row's own
-dense-equivalent compute that is left at the loss that the faithfulness metric finds there ("compute recovered").
+The same line says what a model is worth on a part of its units: `<figure>_compute` is the share of the compute of a
+dense model as good as the native one that is left at the loss that the faithfulness metric finds there ("compute
+recovered"). A dictionary that does nothing leaves all of it: read it beside `<figure>_lost`.
 """
 
 from __future__ import annotations

@@ -26,9 +26,9 @@ from harness.systems.system import Site
 from harness.tables.measurement import Direction, Measurement, not_applicable
 from harness.tables.statistics import unit_bootstrap
 
-VERSION = 1
+VERSION = 2
 LEAST = 10  # units below which nothing is said
-MAIN = ("correlation", "explained", "legible_rule", "best_25", "against_75")
+MAIN = ("correlation_above_random", "explained_above_random", "legible_rule")
 
 
 class Options(Strict):
@@ -47,17 +47,19 @@ def measure(evaluation: Evaluation, options: Options) -> list[Measurement]:
     documents.
 
     - correlation: cosine between the logits' change that a unit's write alone predicts and the change when it is taken
-      away; explained: share of the latter's square (−1 at least); correlation_layer_<n>; <figure>_random: of directions
-      drawn at random, as long, in the same contexts; <figure>_above_random. In the last layer only the norm's scale is
-      between the two; further down, what later layers make of it;
-    - through_rest: share of the effect that runs through what no unit of a later site explains: a dictionary's error, a
-      side MLP;
+      away; explained: share of the latter's square (−1 at least); <figure>_random: of directions as long and as far
+      along the stream, in the same contexts; <figure>_above_random; correlation_layer_<n>, ..._above_random. In the
+      last layer only the norm's scale is between the two; further down, what later layers make of it;
+    - through_rest: share of the effect, of units before the last site, that runs through what no unit of a later site
+      explains: a dictionary's error, a side MLP;
     - legible_mean, legible_token, legible_rule: share of the effect that is left when the unit's value is the same
-      wherever it fires, depends on the token alone, or on a mined rule; legible_other: on the rule of another unit;
-    - random_<share>, best_<share>, worst_<share>, against_<share>: bits per byte above the native model when each token
-      keeps that percentage of its units of every site: at random, those that matter most or least first, chosen against
-      the model. order_area: mean of random less best over shares; units_90: units a token and site, what matters most
-      first, from which on at least 90% of what all units give (against none) is there;
+      wherever it fires, depends on the token alone, or on a mined rule; legible_other: on a rule of another unit that
+      matches as often. An untrained model's units are told by the token: read it beside that row;
+    - random_<share>, best_<share>, worst_<share>, against_<share>: bits per byte above the model when each token keeps
+      that percentage of its units of every site: at random, those that matter most or least first, chosen against the
+      model; count_<k>: the k that matter most; none. <figure>_lost: as a share of what is lost with none. sufficiency:
+      random less best, necessity: worst less random, such shares, mean over percentages; units_90: units a token and
+      site, what matters most first, from which on at most a tenth is lost;
     - steered: log odds, that the tokens a concept speaks through gain where it does not hold, when the unit that tells
       it is held high; steered_random: another unit that fires as often.
     """
@@ -68,7 +70,7 @@ def measure(evaluation: Evaluation, options: Options) -> list[Measurement]:
     found = curves(evaluation, options.sequences, options.seed).measurements()
     if len(sample.units) < LEAST:
         reason = f"underpowered: {len(sample.units)} units fire on {options.contexts} tokens, {LEAST} needed"
-        return found + not_applicable([f"faithfulness/{name}" for name in MAIN[:3]], VERSION, reason)
+        return found + not_applicable([f"faithfulness/{name}" for name in MAIN], VERSION, reason)
     found = _effects(evaluation, sample, rng) + _legible(evaluation, dev, test, sample, options, rng) + found
     return found + _steered(evaluation, dev, options, rng)
 
@@ -83,16 +85,23 @@ def _effects(evaluation: Evaluation, sample: Sample, rng: np.random.Generator) -
         ("explained", effects.units.explained(), effects.random.explained()),
     ):
         found += [
-            _mean(evaluation, name, own, "higher", saw),
+            _mean(evaluation, name, own, "none", saw),
             _mean(evaluation, f"{name}_random", random, "none", saw),
             _mean(evaluation, f"{name}_above_random", own - random, "higher", saw),
         ]
-    correlation = effects.units.correlation()
-    for number in np.unique(layer):
-        found.append(_mean(evaluation, f"correlation_layer_{number}", correlation[layer == number], "higher", saw))
-    held = effects.through_units
+        if name == "correlation":
+            for number in np.unique(layer):
+                of, here = f"correlation_layer_{number}", layer == number
+                found.append(_mean(evaluation, of, own[here], "none", saw))
+                found.append(_mean(evaluation, f"{of}_above_random", (own - random)[here], "none", saw))
+    held, before = effects.through_units, layer < layer.max()
+    if not held.mm[before].sum() > 0:
+        return [*found, *not_applicable(["faithfulness/through_rest"], VERSION, "no unit is before another site")]
     through = 1 - np.divide(held.pm, held.mm, out=np.ones(len(held.mm)), where=held.mm > 0)
-    return [*found, _mean(evaluation, "through_rest", through, "lower", saw)]
+    weighted = float(np.average(through[before], weights=held.mm[before]))
+    replicates = unit_bootstrap(through[before], held.mm[before], evaluation.resamples)
+    rest = Measurement("faithfulness/through_rest", weighted, "share", "none", VERSION, replicates, "units", saw=saw)
+    return [*found, rest]
 
 
 def _legible(
@@ -114,8 +123,8 @@ def _legible(
     share = legibility.survives(evaluation.system, evaluation.split, described, drawn)
     saw = f"{len(described)} units"
     return [
-        _mean(evaluation, name, share[:, place], "none" if name == "legible_other" else "higher", saw)
-        for place, name in enumerate(names)
+        *(_mean(evaluation, name, share[:, place], "none", saw) for place, name in enumerate(names)),
+        _mean(evaluation, "legible_rule_above_other", share[:, -2] - share[:, -1], "higher", saw),
     ]
 
 

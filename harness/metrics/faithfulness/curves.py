@@ -1,35 +1,47 @@
-"""Loss against the share of each token's units that is kept, in several orders."""
+"""Loss against how many of each token's units are kept, in several orders.
+
+Losses are bits per byte above the model, and shares of what is lost without any unit: a dictionary that explains little
+loses little without it, since its error stays.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from harness.metrics.faithfulness import subsets
-from harness.metrics.faithfulness.subsets import Native, Way
+from harness.metrics.faithfulness.subsets import Native
 from harness.systems.evaluation import Evaluation
-from harness.tables.measurement import Measurement, not_applicable
+from harness.tables.measurement import Direction, Measurement, not_applicable
 from harness.tables.statistics import resampled_sums
 
-VERSION = 1
+VERSION = 2
 SHARES = (0.9, 0.75, 0.5, 0.25, 0.1, 0.05)
 AGAINST = (0.9, 0.75, 0.5)  # each takes `subsets.STEPS` passes forward and back
-WAYS: tuple[Way, ...] = ("random", "best", "worst")
+COUNTS = (1, 2, 4, 8, 16, 32, 64, 128)  # units of a token and site: what systems of any width can be read at
 ENOUGH = 0.9
+
+Way = Literal["random", "best", "worst", "against", "count", "none"]
+Run = tuple[Way, float]
+RUNS: tuple[Run, ...] = (
+    *((way, share) for way in ("random", "best", "worst") for share in SHARES),
+    *(("against", share) for share in AGAINST),
+    *(("count", float(count)) for count in COUNTS),
+    ("none", 0.0),
+)
 
 
 @dataclass(frozen=True)
 class Curves:
-    """Nats above the native model by document and run `[documents, runs]`, bytes of each document, and the units of a
-    token at a site. runs: (way, share) of each column, ("none", 0) the last."""
+    """Nats above the native model by document and run of `RUNS` `[documents, runs]`, and bytes of each document."""
 
-    runs: tuple[tuple[str, float], ...]
     nats: np.ndarray
     n_bytes: np.ndarray
-    active: float
     resamples: int
 
     def measurements(self) -> list[Measurement]:
@@ -40,79 +52,87 @@ class Curves:
         def bits(sums: np.ndarray) -> np.ndarray:
             return sums[:, :-1] / (np.log(2) * sums[:, -1:])
 
-        value, replicates = bits(columns.sum(0, keepdims=True))[0], bits(resampled_sums(columns, self.resamples))
-        found = [
-            Measurement(
-                f"faithfulness/{way}_{round(100 * share)}" if way != "none" else "faithfulness/none", float(value[at]),
-                "bit/byte", "lower", VERSION, replicates[:, at], "documents", saw=saw,
+        losses = np.concatenate([bits(columns.sum(0, keepdims=True)), bits(resampled_sums(columns, self.resamples))])
+
+        def stated(name: str, values: np.ndarray, unit: str, direction: Direction = "none") -> Measurement:
+            return Measurement(
+                f"faithfulness/{name}", float(values[0]), unit, direction, VERSION, values[1:], "documents", saw=saw
             )
-            for at, (way, share) in enumerate(self.runs)
-        ]  # fmt: skip
-        of = {way: [at for at, (name, _) in enumerate(self.runs) if name == way] for way in ("random", "best")}
 
-        def area(losses: np.ndarray) -> np.ndarray:
-            return (losses[..., of["random"]] - losses[..., of["best"]]).mean(-1)
-
-        found.append(
-            Measurement("faithfulness/order_area", float(area(value)), "bit/byte", "higher", VERSION, area(replicates),
-                        "documents", saw=saw)
-        )  # fmt: skip
-        if np.quantile(replicates[:, -1], 0.025) <= 0:
+        found = [stated(_name(run), losses[:, at], "bit/byte") for at, run in enumerate(RUNS)]
+        if np.quantile(losses[1:, -1], 0.025) <= 0:
             reason = "no units at all is not resolved worse than all of them"
-            return [*found, *not_applicable(["faithfulness/units_90"], VERSION, reason)]
-        needed = [self._needed(losses, of["best"]) for losses in (value, *replicates)]
-        found.append(
-            Measurement("faithfulness/units_90", needed[0], "units/token/site", "lower", VERSION, np.array(needed[1:]),
-                        "documents", saw=saw)
-        )  # fmt: skip
-        return found
+            names = [f"faithfulness/{name}" for name in ("units_90", "sufficiency", "necessity")]
+            return [*found, *not_applicable(names, VERSION, reason)]
+        left = losses / losses[:, -1:]
+        share = "share of what units do"
+        of = {way: [at for at, (name, _) in enumerate(RUNS) if name == way] for way in ("random", "best", "worst")}
+        return [
+            *found,
+            *(stated(f"{_name(run)}_lost", left[:, at], share) for at, run in enumerate(RUNS[:-1])),
+            stated("sufficiency", (left[:, of["random"]] - left[:, of["best"]]).mean(1), share, "higher"),
+            stated("necessity", (left[:, of["worst"]] - left[:, of["random"]]).mean(1), share, "higher"),
+            stated("units_90", np.array([needed(each) for each in left]), "units/token/site", "lower"),
+        ]
 
-    def _needed(self, losses: np.ndarray, best: list[int]) -> float:
-        """Units from which on the loss above native is at most a tenth of that with none, log-linear between shares;
-        of shares below the least that was read, that one."""
-        shares = np.array([1.0, *(self.runs[at][1] for at in best)])
-        left = np.array([0.0, *losses[best]]) / losses[-1]
-        over = np.flatnonzero(left > 1 - ENOUGH)
-        if not len(over):
-            return float(self.active * shares[-1])
-        after = int(over[0])
-        low, high = left[after - 1], left[after]
-        part = (1 - ENOUGH - low) / (high - low)
-        return float(self.active * shares[after - 1] * (shares[after] / shares[after - 1]) ** part)
+
+def _name(run: Run) -> str:
+    way, size = run
+    if way == "none":
+        return "none"
+    return f"{way}_{round(size)}" if way == "count" else f"{way}_{round(100 * size)}"
+
+
+def needed(left: np.ndarray) -> float:
+    """Units of a token and site from which on at most a tenth is lost, of the shares `left` `[runs]`; log-linear
+    between counts, at most the largest. One where one is enough: no fewer were read."""
+    counts = np.array(COUNTS, float)
+    lost = np.array([left[at] for at, (way, _) in enumerate(RUNS) if way == "count"])
+    over = np.flatnonzero(lost > 1 - ENOUGH)
+    if not len(over):
+        return 1.0
+    last = int(over[-1])
+    if last + 1 == len(counts):
+        return float(counts[-1])
+    part = (lost[last] - (1 - ENOUGH)) / max(1e-12, lost[last] - lost[last + 1])
+    return float(counts[last] * (counts[last + 1] / counts[last]) ** part)
 
 
 def curves(evaluation: Evaluation, sequences: int, seed: int) -> Curves:
     system = evaluation.system
-    runs = [
-        *((way, share) for way in WAYS for share in SHARES),
-        *(("against", share) for share in AGAINST),
-        ("none", 0),
-    ]
-    nats = evaluation.document_sums(len(runs))
+    nats = evaluation.document_sums(len(RUNS))
     n_bytes = evaluation.document_sums()
     generator = torch.Generator().manual_seed(seed)
-    entries = places = 0
     for batch in evaluation.batches(min(sequences, evaluation.sequences)):
         native = Native.of(system, batch)
-        everything = native.everything(system.device)
-        entries += sum(len(keys) for keys in native.keys.values())
-        places += sum(len(lengths) for lengths in native.lengths.values())
         helps = subsets.helps(system, batch, native)
         with torch.no_grad():
-            before = subsets.losses(system, batch, native, everything)
+            before = subsets.losses(system, batch, native, native.everything(system.device))
         most = {site: values.abs() for site, values in helps.items()}
-        least = {site: -values.abs() for site, values in helps.items()}
         drawn = {site: torch.rand(len(keys), generator=generator).to(keys.device) for site, keys in native.keys.items()}
-        orders = {"random": drawn, "best": most, "worst": least, "none": drawn}
+        orders = {
+            "random": drawn,
+            "best": most,
+            "count": most,
+            "worst": {site: -values for site, values in most.items()},
+            "none": drawn,
+        }
         found: list[Tensor] = []
-        for way, share in runs:
+        for way, size in RUNS:
             if way == "against":
-                found.append(subsets.chosen_against(system, batch, native, share, helps, generator))
+                found.append(subsets.chosen_against(system, batch, native, size, helps, generator))
                 continue
             with torch.no_grad():
-                masks = subsets.kept(orders[way], native, share, generator)
+                masks = subsets.kept(orders[way], native, _wanted(way, size), generator)
                 found.append(subsets.losses(system, batch, native, masks))
         document = batch.document[:, 1:].reshape(-1)
         evaluation.by_document(document, torch.stack(found, 1) - before[:, None], nats)
         evaluation.by_document(document, batch.n_bytes[:, 1:].reshape(-1), n_bytes)
-    return Curves(tuple(runs), nats.numpy(), n_bytes.numpy(), entries / max(1, places), evaluation.resamples)
+    return Curves(nats.numpy(), n_bytes.numpy(), evaluation.resamples)
+
+
+def _wanted(way: Way, size: float) -> Callable[[Tensor], Tensor]:
+    """Of a token with so many entries, how many it keeps."""
+    if way == "count":
+        return lambda lengths: torch.full_like(lengths, int(size)).clamp_max(lengths)
+    return lambda lengths: size * lengths

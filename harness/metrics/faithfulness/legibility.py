@@ -10,7 +10,7 @@ person can write down. [U: ours]
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -67,12 +67,15 @@ class Pieces:
 @dataclass(frozen=True)
 class Described:
     """Of one unit, by description: the value that it says the unit has on every token of eval `[descriptions, tokens]`,
-    and the unit's own `[tokens]`."""
+    and the unit's own `[tokens]`. On dev `[tokens]`: its own value, and where its rule matches; matched: on eval."""
 
     site: Site
     unit: int
     said: np.ndarray
     value: np.ndarray
+    value_dev: np.ndarray
+    matched_dev: np.ndarray
+    matched: np.ndarray
 
 
 def pieces(evaluation: Evaluation, *, dev: bool) -> Pieces:
@@ -107,39 +110,45 @@ def describe(
     matched_dev, matched = dev_text.matches(rule.predict), text.matches(rule.predict)
     of_rule = own_dev[matched_dev].mean() if matched_dev.any() else 0.0
     said = np.stack([np.where(own != 0, usual, 0), of_token[text.ids], np.where(matched, of_rule, 0)])
-    return Described(site, unit, said, own)
+    return Described(site, unit, said, own, own_dev, matched_dev, matched)
+
+
+def with_other(described: list[Described]) -> list[Described]:
+    """With the rule of another unit as a fourth description: of the one of its site whose rule matches most nearly as
+    often on dev, at the value that the unit has there on dev. What a rule of that density says of any unit."""
+    found = []
+    for one in described:
+        others = [other for other in described if other.site == one.site and other is not one] or [
+            other for other in described if other is not one
+        ]
+        other = min(others, key=lambda each: abs(int(each.matched_dev.sum()) - int(one.matched_dev.sum())))
+        usual = one.value_dev[other.matched_dev].mean() if other.matched_dev.any() else 0.0
+        found.append(replace(one, said=np.vstack([one.said, np.where(other.matched, usual, 0)])))
+    return found
 
 
 @dataclass(frozen=True)
 class Contexts:
-    """Of all units: place of the unit, token, and how many tokens each stands for. `[contexts]`"""
+    """Of all units: place of the unit, token, and of how many tokens each stands, for every description, `[contexts]`
+    and `[contexts, descriptions]`."""
 
     unit: np.ndarray
     token: np.ndarray
     weight: np.ndarray
 
 
-def with_other(described: list[Described]) -> list[Described]:
-    """With the rule of the next unit as a fourth description, at the value that the unit's own rule gives it."""
-    found = []
-    for one, other in zip(described, [*described[1:], described[0]], strict=True):
-        rule = one.said[DESCRIPTIONS.index("rule")]
-        matched = other.said[DESCRIPTIONS.index("rule")] != 0
-        own = rule[rule != 0]
-        value = float(own[0]) if len(own) else 0.0
-        found.append(Described(one.site, one.unit, np.vstack([one.said, np.where(matched, value, 0)]), one.value))
-    return found
-
-
 def contexts(described: list[Described], each: int, rng: np.random.Generator) -> Contexts:
-    """`each` tokens of every unit on which it fires, and as many on which it does not and some description says so."""
+    """`each` tokens of every unit on which it fires, and for every description half as many on which it does not and
+    the description says so."""
     columns: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     for place, one in enumerate(described):
-        fires = np.flatnonzero(one.value)
-        only_said = np.flatnonzero((one.value == 0) & (one.said != 0).any(0))
-        for tokens in (fires, only_said):
-            drawn = np.sort(rng.choice(tokens, min(each, len(tokens)), replace=False))
-            weight = np.full(len(drawn), len(tokens) / max(1, len(drawn)))
+        n = len(one.said)
+        groups = [(np.flatnonzero(one.value), each, np.ones(n))]
+        for number, said in enumerate(one.said):
+            groups.append((np.flatnonzero((one.value == 0) & (said != 0)), -(-each // 2), np.eye(n)[number]))
+        for tokens, wanted, of in groups:
+            drawn = np.sort(rng.choice(tokens, min(wanted, len(tokens)), replace=False))
+            weight = np.tile(of * (len(tokens) / max(1, len(drawn))), (len(drawn), 1))
             columns.append((np.full(len(drawn), place), drawn, weight))
     unit, token, weight = (np.concatenate(column) for column in zip(*columns, strict=True))
     return Contexts(unit, token, weight)
@@ -148,22 +157,24 @@ def contexts(described: list[Described], each: int, rng: np.random.Generator) ->
 @torch.no_grad()
 def survives(system: System, split: PackedSplit, described: list[Described], found: Contexts) -> np.ndarray:
     """Of every unit and description, the share of the unit's effect on the logits that is left: 1 − Σ‖said − own‖² /
-    Σ‖own‖², both less their mean over the vocabulary and than the unit off, over all tokens that contexts stand for; 0
-    at least, which saying nothing gives. `[units, descriptions]`"""
+    Σ‖own‖², both less their mean over the vocabulary and than the unit off, over all tokens that contexts stand for; −1
+    at least. Saying nothing gives 0; nothing is cut there, or luck would count and bad luck would not. `[units,
+    descriptions]`"""
     sums = np.zeros((len(described), 1 + len(DESCRIPTIONS)))
     for chunk in chunks(system, split, found.token, variants=2 + len(DESCRIPTIONS)):
         of = [described[place] for place in found.unit[chunk.which]]
         tokens = found.token[chunk.which]
         off = _set(chunk, of, np.zeros(len(of)))
         own = _set(chunk, of, np.array([one.value[token] for one, token in zip(of, tokens, strict=True)])) - off
-        squares = [own.square().sum(-1)]
+        squares = [own.square().sum(-1)]  # 0 where the unit does not fire
         for place in range(len(DESCRIPTIONS)):
             said = np.array([one.said[place, token] for one, token in zip(of, tokens, strict=True)])
             squares.append((_set(chunk, of, said) - off - own).square().sum(-1))
-        weighted = torch.stack(squares, 1).cpu().numpy() * found.weight[chunk.which][:, None]
+        weight = found.weight[chunk.which]
+        weighted = torch.stack(squares, 1).cpu().numpy() * np.concatenate([weight[:, :1], weight], 1)
         np.add.at(sums, found.unit[chunk.which], weighted)
     own = sums[:, :1]
-    return np.maximum(0, 1 - np.divide(sums[:, 1:], own, out=np.ones((len(own), len(DESCRIPTIONS))), where=own > 0))
+    return np.maximum(-1, 1 - np.divide(sums[:, 1:], own, out=np.ones((len(own), len(DESCRIPTIONS))), where=own > 0))
 
 
 def _set(chunk: Chunk, of: list[Described], values: np.ndarray) -> Tensor:

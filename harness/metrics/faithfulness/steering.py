@@ -64,16 +64,14 @@ def choose(
     for concept, told in enumerate(tellers(detection, dev, TOLD, 1)):
         if not told:
             continue
-        site, unit = told[0].site, told[0].unit
+        site, unit, sign = told[0].site, told[0].unit, told[0].sign
         counts = np.where(alike(dev[site], unit), 0, np.bincount(dev[site].unit, minlength=dev[site].n_units))
         near = as_often(np.array([unit]), counts, rng)
         if len(near):
-            for into, number in ((chosen.own, unit), (chosen.other, int(near[0]))):
-                into.append(
-                    Steered(
-                        site, number, high(dev[site].value[dev[site].unit == number]), said[concept], ~holds[:, concept]
-                    )
-                )
+            for into, number, of in ((chosen.own, unit, sign), (chosen.other, int(near[0]), 0)):
+                values = dev[site].value[dev[site].unit == number]
+                value = high(values[np.sign(values) == of] if of else values)
+                into.append(Steered(site, number, value, said[concept], ~holds[:, concept]))
     return chosen
 
 
@@ -119,16 +117,21 @@ def log_odds(evaluation: Evaluation, units: list[Steered], sequences: int) -> np
     for batch in evaluation.batches(sequences):
         n = batch.input_ids.numel()
 
-        def odds(said: np.ndarray, input_ids: Tensor = batch.input_ids) -> Tensor:
-            logits = system.model(input_ids, use_cache=False).logits.float().flatten(0, 1)
-            share = logits.softmax(-1)[:, torch.as_tensor(said, device=logits.device)].sum(-1).double()
-            return torch.log(share.clamp(1e-9, 1 - 1e-9)) - torch.log1p(-share.clamp(1e-9, 1 - 1e-9))
+        def said(input_ids: Tensor = batch.input_ids) -> Tensor:
+            return system.model(input_ids, use_cache=False).logits.float().flatten(0, 1).softmax(-1)
 
+        native = said()
         for place, one in enumerate(units):
-            before = odds(one.said)
             with system.running({one.site: clamped(one.unit, one.value)}):
-                after = odds(one.said)
+                held = said()
             here = one.elsewhere[start : start + n]
-            sums[place] += (after - before).cpu().numpy()[here].sum(), here.sum()
+            change = _odds(held, one.said) - _odds(native, one.said)
+            sums[place] += change.cpu().numpy()[here].sum(), here.sum()
         start += n
     return sums[:, 0] / np.maximum(sums[:, 1], 1)
+
+
+def _odds(p: Tensor, said: np.ndarray) -> Tensor:
+    """Log odds of these tokens together. `[tokens]`"""
+    share = p[:, torch.as_tensor(said, device=p.device)].sum(-1).double().clamp(1e-9, 1 - 1e-9)
+    return torch.log(share) - torch.log1p(-share)

@@ -12,10 +12,9 @@ what no unit owns stay. [U: the order, the steps]
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -24,7 +23,6 @@ from harness.corpus.stored import Batch
 from harness.systems.system import Site, System
 from kernels.codes import Codes
 
-Way = Literal["random", "best", "worst", "against"]
 STEPS = 20  # along the gradient
 MEMORY = 0.8  # of earlier gradients, at each step
 
@@ -72,14 +70,16 @@ def helps(system: System, batch: Batch, native: Native) -> dict[Site, Tensor]:
     return {site: torch.zeros_like(leaf) if leaf.grad is None else -leaf.grad for site, leaf in leaves.items()}
 
 
-def kept(order: Mapping[Site, Tensor], native: Native, share: float, generator: torch.Generator) -> dict[Site, Tensor]:
-    """Masks that keep `share` of each token's entries at each site, those with the largest `order` `[nnz]`. A token's
-    number is rounded up or down at random, so that few units are kept as often as many."""
+def kept(
+    order: Mapping[Site, Tensor], native: Native, wanted: Callable[[Tensor], Tensor], generator: torch.Generator
+) -> dict[Site, Tensor]:
+    """Masks that keep `wanted(entries)` of each token's entries at each site, those with the largest `order` `[nnz]`. A
+    token's number is rounded up or down at random, so that few units are kept as often as many."""
     found: dict[Site, Tensor] = {}
     for site, values in order.items():
         lengths = native.lengths[site]
         drawn = torch.rand(len(lengths), generator=generator).to(lengths.device)
-        number = (share * lengths + drawn).floor().clamp_max(lengths)
+        number = (wanted(lengths) + drawn).floor().clamp_max(lengths)
         token = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths)
         by_value = values.argsort(descending=True, stable=True)
         ordered = by_value[token[by_value].argsort(stable=True)]  # token after token, the largest first
@@ -99,7 +99,7 @@ def chosen_against(
     harm = {site: -values for site, values in help_.items()}
     worst: Tensor | None = None
     for _ in range(STEPS):
-        masks = kept(harm, native, share, generator)
+        masks = kept(harm, native, lambda lengths: share * lengths, generator)
         with torch.enable_grad():
             leaves = {site: mask.requires_grad_() for site, mask in masks.items()}
             found = losses(system, batch, native, leaves)

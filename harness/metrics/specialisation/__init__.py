@@ -60,12 +60,13 @@ def measure(evaluation: Evaluation, options: Options) -> list[Measurement]:
       over sites; information_random: of as many random directions as active; information_tokens: of the token itself;
       information_above_random; pool_information: of the pool or expert, where units stand in groups;
     - specialised: share of the units that fire often enough whose mass on dev is in one domain twice the runner-up's,
-      and which have most of it there on eval too; specialised_above_shuffled: less the same of documents' domains dealt
-      out anew on dev;
+      and which have most of it there on eval too; specialised_above_shuffled: less the same where domains are dealt
+      out anew to the documents of dev;
     - knockout_own, knockout_elsewhere: what is lost in a domain without its units (that rule, on dev, at most 32) and in
       the others, each a share of what is lost there with all units off; knockout_selectivity: own less elsewhere;
-      knockout_selectivity_random: of other units that write as much; knockout_told: domains whose selectivity is above
-      all draws of the control, of knockout_domains where units do anything; without_<domain>_in_<domain>: bits per byte;
+      knockout_selectivity_random: of other units that write as much; knockout_told: domains whose selectivity is
+      above all draws of the control, of knockout_domains where units do anything; without_<domain>_in_<domain>: bits
+      per byte;
     - erased_*: the same of concepts and their best units (erasing.py);
     - share_<layer>.<group>_in_<domain>: of the firings in a domain, where a site has few groups.
 

@@ -84,7 +84,7 @@ def knocked_out(
     where = targets(evaluation, sequences)
     rises = knockout.run(evaluation, runs, sequences).rises.numpy() / np.log(2)
     lost = _Lost(rises, where, np.array(domains))
-    value, replicates = lost.figures(lost.columns().sum(0, keepdims=True))[0], None
+    value = lost.figures(lost.columns().sum(0, keepdims=True))[0]
     if np.isnan(value).any():
         wanted = [f"specialisation/knockout_{name}" for name in ("own", "elsewhere", "selectivity_above_random")]
         return not_applicable(wanted, VERSION, f"its units are worth {SAYS} bit/byte in fewer than two domains")
@@ -95,8 +95,9 @@ def knocked_out(
         for at, (name, unit, direction) in enumerate(FIGURES)
     ]  # fmt: skip
     found.append(_plain("knockout_units", float(np.mean(taken)), "units/domain"))
-    for place, domain in enumerate(domains):
-        for other, bits in zip(domains, lost.per_byte()[1 + place * (1 + DRAWS)], strict=True):
+    matrix = lost.per_byte(lost.columns().sum(0))[1 :: 1 + DRAWS]
+    for domain, row in zip(domains, matrix, strict=True):
+        for other, bits in zip(domains, row, strict=True):
             if np.isfinite(bits):
                 found.append(_plain(f"without_{names[domain]}_in_{names[other]}", float(bits), "bit/byte"))
     return found
@@ -131,9 +132,8 @@ class _Lost:
             ]
         return np.stack(found, 1)
 
-    def per_byte(self, totals: np.ndarray | None = None) -> np.ndarray:
-        """`[..., runs, domains]`: bits per byte, NaN where the text has none of the domain."""
-        totals = self.columns().sum(0) if totals is None else totals
+    def per_byte(self, totals: np.ndarray) -> np.ndarray:
+        """`[..., runs, domains]` of sums `[..., columns]`: bits per byte, NaN where the text has none of the domain."""
         parts = totals.reshape(*totals.shape[:-1], len(self.rises) + 1, len(self.domains))
         with np.errstate(invalid="ignore", divide="ignore"):
             return parts[..., :-1, :] / parts[..., -1:, :]

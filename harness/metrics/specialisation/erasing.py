@@ -9,7 +9,6 @@ concept does not win. [U: ours]
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -32,15 +31,6 @@ MOST = 8  # units of a concept that are taken away
 HEADLINE = ("erased_selectivity_above_random", "erased_known_above_random")
 
 
-@dataclass(frozen=True)
-class _Erased:
-    """concepts: the places, of those that are asked, of the ones that units tell; runs: of each its own units and the
-    control."""
-
-    concepts: list[int]
-    runs: list[knockout.Units]
-
-
 def erased(
     evaluation: Evaluation, dev: Mapping[Site, Fired], sequences: int, wanted: Wanted, rng: np.random.Generator
 ) -> list[Measurement]:
@@ -48,29 +38,33 @@ def erased(
     asking = concepts_of(evaluation, wanted)
     if not asking.concepts:
         return not_applicable([f"specialisation/{name}" for name in HEADLINE], VERSION, "no concept holds often enough")
-    found = _chosen(dev, asking, rng)
+    told, runs = _chosen(dev, asking, rng)
     probe = fit(_stream(evaluation), asking.dev)
-    ran = knockout.run(evaluation, found.runs, sequences, probe)
+    ran = knockout.run(evaluation, runs, sequences, probe)
     where = targets(evaluation, sequences)
     holds = asking.eval.matrix().toarray().astype(bool)
     n = len(asking.concepts)
-    shown = ran.rises.numpy().reshape(len(found.concepts), 2, -1) / np.log(2) if found.concepts else None
-    measured = _lost(evaluation, shown, holds[where.source][:, found.concepts].T, where.document, n)
+    rises = ran.rises.numpy().reshape(len(told), 2, len(where.document)) / np.log(2)
+    measured = _lost(evaluation, rises, holds[where.source][:, told].T, where.document, n)
     assert ran.read is not None
     return [
         *measured,
-        *_known(ran.read.numpy(), holds[: ran.read.shape[1]], found.concepts),
-        Measurement("specialisation/erased", float(len(found.concepts)), f"of {n} concepts", "none", VERSION),
+        *_known(ran.read.numpy(), holds[: ran.read.shape[1]], told),
+        Measurement("specialisation/erased", float(len(told)), f"of {n} concepts", "none", VERSION),
     ]
 
 
-def _chosen(dev: Mapping[Site, Fired], asking: Asked, rng: np.random.Generator) -> _Erased:
-    """The control of a unit fires as often where the concept holds, and does not tell it."""
+def _chosen(
+    dev: Mapping[Site, Fired], asking: Asked, rng: np.random.Generator
+) -> tuple[list[int], list[knockout.Units]]:
+    """The places of the concepts that units tell, and of each its own units and the control: of every unit another that
+    fires as often where the concept holds, and does not tell it."""
     active = activity_of(dev)
     detection = detect(active, asking.dev, active, asking.dev)
     within = asking.dev.matrix().tocsc()
     bounds = np.cumsum([0, *(one.n_units for one in dev.values())])
-    found = _Erased([], [])
+    told: list[int] = []
+    runs: list[knockout.Units] = []
     for concept, of in enumerate(tellers(detection, dev, TOLD, MOST)):
         if not of:
             continue
@@ -82,9 +76,9 @@ def _chosen(dev: Mapping[Site, Fired], asking: Asked, rng: np.random.Generator) 
             inside = np.bincount(one.unit[holds[one.token]], minlength=one.n_units)
             f1 = detection.chosen[bounds[place] : bounds[place + 1], concept]
             other[site] = knockout.like(own[site], inside, rng, but=np.flatnonzero(f1 >= TOLD))
-        found.concepts.append(concept)
-        found.runs += [own, other]
-    return found
+        told.append(concept)
+        runs += [own, other]
+    return told, runs
 
 
 @torch.no_grad()
@@ -102,7 +96,7 @@ def _stream(evaluation: Evaluation) -> Tensor:
 
 
 def _lost(
-    evaluation: Evaluation, rises: np.ndarray | None, inside: np.ndarray, document: np.ndarray, n: int
+    evaluation: Evaluation, rises: np.ndarray, inside: np.ndarray, document: np.ndarray, n: int
 ) -> list[Measurement]:
     """rises `[told, own and control, targets]` in bits, inside `[told, targets]`: where the concept holds. Means over n
     concepts, of which those that nobody tells lose nothing."""
@@ -112,7 +106,7 @@ def _lost(
         return np.bincount(document, values, minlength=n_documents)
 
     columns = [np.zeros(n_documents)]
-    for rise, here in zip(rises if rises is not None else (), inside, strict=True):
+    for rise, here in zip(rises, inside, strict=True):
         for mask in (here, ~here):
             columns += [sums(rise[0] * mask), sums(rise[1] * mask), sums(mask.astype(float))]
     matrix = np.stack(columns, 1)

@@ -1,8 +1,8 @@
 """How much which unit fires says of which domain a text is from: learnt on dev, told on eval.
 
-Firings are counted by document, since documents and not tokens are drawn. Domains differ in size, so a unit's firings in
-each are taken of that domain's tokens. What is learnt of a unit that fires seldom is drawn to what is known of all, by a
-weight that is chosen inside dev: so a unit that happened to fire in one document says nothing on eval, and a row of
+Firings are counted by document, since documents and not tokens are drawn. Domains differ in size, so a unit's firings
+in each are taken of that domain's tokens. What is learnt of a unit that seldom fires is drawn to what holds of all, by
+a weight that is chosen inside dev: so a unit that happened to fire in one document says nothing on eval, and a row of
 many rare units does not look specialised by chance. [U: ours]
 """
 

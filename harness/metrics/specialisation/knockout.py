@@ -87,7 +87,7 @@ def run(evaluation: Evaluation, runs: Sequence[Units], sequences: int, probe: Pr
                 nats, said = ahead()
             without.append(nats - native)
             told.append(said)
-        rises.append(torch.stack(without).cpu())
+        rises.append(torch.stack(without).cpu() if without else torch.zeros(0, len(targets)))
         if probe is not None:
             read.append(torch.stack([one for one in told if one is not None]))
     return Ran(torch.cat(rises, 1), torch.cat(read, 1) if read else None)

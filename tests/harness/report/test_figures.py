@@ -255,24 +255,31 @@ def test_concepts_stand_beside_what_has_nothing_to_tell_by_kind_and_by_units_at_
     assert not concepts.draw(of(*PLAIN))
 
 
-def test_losses_on_a_part_of_the_units_are_drawn_by_order_and_share() -> None:
-    left = {"faithfulness/best_50": 0.1, "faithfulness/against_75": 2.0, "faithfulness/none": 3.0}
-    drawn = faithfulness.draw(of(result("dense", scored(2.0, 800) | left), result("peer", scored(2.1, 60))))
-    assert drawn is not None
-    assert set(points(drawn.spec(), "system", "order", "share", "y")) == {
+def test_losses_on_a_part_of_the_units_are_drawn_by_order_and_share_and_by_count() -> None:
+    left = {"best_50_lost": 0.1, "against_75_lost": 2.0, "none": 3.0, "best_50": 0.3, "count_4_lost": 0.2}
+    left = {f"faithfulness/{name}": value for name, value in left.items()}
+    by_share, by_count = faithfulness.draw(
+        of(result("dense", scored(2.0, 800) | left), result("peer", scored(2.1, 60)))
+    )
+    assert set(points(by_share.spec(), "system", "order", "share", "y")) == {
         ("dense", "what matters most first", 50, 0.1), ("dense", "chosen against the model", 75, 2.0)
     }  # fmt: skip
-    assert faithfulness.draw(of(*PLAIN)) is None
+    assert points(by_count.spec(), "system", "units", "y") == [("dense", 4, 0.2)]
+    assert not faithfulness.draw(of(*PLAIN))
 
 
-def test_knock_outs_are_drawn_as_a_matrix_of_domains() -> None:
-    lost = {"specialisation/without_a_in_a": 0.5, "specialisation/without_a_in_b": 0.01}
-    drawn = specialisation.draw(of(result("dense", scored(2.0, 800) | lost), result("peer", scored(2.1, 60))))
-    assert drawn is not None
-    assert set(points(drawn.spec(), "system", "without", "domain", "rise")) == {
+def test_knock_outs_and_pools_are_drawn_as_matrices_of_domains() -> None:
+    lost = {"without_a_in_a": 0.5, "without_a_in_b": 0.01, "share_0.0_in_a": 0.9, "share_0.1_in_a": 0.1}
+    lost |= {"share_1.0_in_a": 0.5, "share_1.1_in_a": 0.5}
+    lost = {f"specialisation/{name}": value for name, value in lost.items()}
+    matrix, pools = specialisation.draw(of(result("dense", scored(2.0, 800) | lost), result("peer", scored(2.1, 60))))
+    assert set(points(matrix.spec(), "system", "without", "domain", "rise")) == {
         ("dense", "a", "a", 0.5), ("dense", "a", "b", 0.01)
     }  # fmt: skip
-    assert specialisation.draw(of(*PLAIN)) is None
+    assert set(points(pools.spec(), "pool", "domain", "times")) == {
+        ("0.0", "a", 1.8), ("0.1", "a", 0.2), ("1.0", "a", 1.0), ("1.1", "a", 1.0)
+    }  # fmt: skip
+    assert not specialisation.draw(of(*PLAIN))
 
 
 def test_a_pair_of_concepts_is_drawn_by_a_unit_of_its_own_and_by_two_of_its_parts() -> None:

@@ -5,7 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from harness.metrics.faithfulness.legibility import DESCRIPTIONS, Described, Pieces, contexts, describe, survives
+from harness.metrics.faithfulness.legibility import (
+    DESCRIPTIONS,
+    Described,
+    Pieces,
+    contexts,
+    describe,
+    survives,
+    with_other,
+)
 from harness.metrics.joint.pairs import Fired
 from harness.systems.system import Site, System
 
@@ -21,11 +29,18 @@ def subject() -> tuple[System, Split, np.ndarray]:
     return of, split, codes.dense()[:, 0].numpy().astype(float)
 
 
+def made(
+    site: Site, said: np.ndarray, value: np.ndarray, matched_dev: np.ndarray | None = None, unit: int = 0
+) -> Described:
+    matched = np.zeros(len(value), bool) if matched_dev is None else matched_dev
+    return Described(site, unit, said, value, value, matched, matched)
+
+
 def share(said: np.ndarray) -> float:
     """Of the unit's effect, with one description in the place of all."""
     of, split, value = subject()
     site: Site = of.sites[0]
-    described = [Described(site, 0, np.stack([said] * len(DESCRIPTIONS)), value)]
+    described = [made(site, np.stack([said] * len(DESCRIPTIONS)), value)]
     found = contexts(described, 200, np.random.default_rng(0))
     return float(survives(of, split, described, found)[0, 0])  # pyright: ignore[reportArgumentType]
 
@@ -51,13 +66,30 @@ def test_a_description_that_also_fires_elsewhere_keeps_less() -> None:
     assert share(everywhere) < 0.3
 
 
+def test_a_description_that_is_worse_than_silence_is_below_nothing() -> None:
+    value = subject()[2]
+    assert -1 <= share(-value) < -0.9
+
+
+def test_the_other_rule_is_one_that_matches_as_often_at_the_value_that_the_unit_has_there() -> None:
+    site, n = Site(0, "mlp_out"), 40
+    value = np.where(np.arange(n) < 10, 2.0, 0.0)
+    rules = [np.arange(n) < 10, (np.arange(n) >= 5) & (np.arange(n) < 14), np.arange(n) < 39]
+    described = [made(site, np.zeros((3, n)), value, rule, unit) for unit, rule in enumerate(rules)]
+    said = with_other(described)[0].said[3]
+    assert said[rules[1]] == pytest.approx(10 / 9)  # 5 of 9 tokens at 2
+    assert (said[~rules[1]] == 0).all()
+
+
 def test_contexts_stand_for_all_tokens_of_their_kind() -> None:
     value = np.repeat([1.0, 0.0, 0.0], [30, 50, 20])
     said = np.stack([np.repeat([1.0, 1.0, 0.0], [30, 50, 20])] * len(DESCRIPTIONS))
-    found = contexts([Described(Site(0, "mlp_out"), 0, said, value)], 10, np.random.default_rng(0))
-    assert len(found.token) == 20
-    assert found.weight[found.token < 30].sum() == pytest.approx(30)
-    assert found.weight[found.token >= 30].sum() == pytest.approx(50)
+    said[1] = 0  # one description says nothing where the unit is silent
+    found = contexts([made(Site(0, "mlp_out"), said, value)], 10, np.random.default_rng(0))
+    fires = found.token < 30
+    assert fires.sum() == 10
+    assert found.weight[fires].sum(0).tolist() == pytest.approx([30] * 4)
+    assert found.weight[~fires].sum(0).tolist() == pytest.approx([50, 0, 50, 50])
     assert (found.token < 80).all()  # where nobody says anything there is nothing to miss
 
 

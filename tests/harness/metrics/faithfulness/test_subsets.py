@@ -63,7 +63,7 @@ def test_a_token_keeps_its_share_of_the_largest(share: float) -> None:
     order = {
         site: torch.rand(len(keys), generator=torch.Generator().manual_seed(1)) for site, keys in native.keys.items()
     }
-    masks = subsets.kept(order, native, share, torch.Generator().manual_seed(0))
+    masks = subsets.kept(order, native, lambda lengths: share * lengths, torch.Generator().manual_seed(0))
     for site, mask in masks.items():
         lengths = native.lengths[site]
         token = torch.repeat_interleave(torch.arange(len(lengths)), lengths)
