@@ -12,6 +12,7 @@ from kernels.registry import nearest
 PREFIX = "hf:"
 _WEIGHTS = "*.safetensors"
 _WANTED = ["*.json", "*.txt", "*.model", _WEIGHTS]
+_TOKENIZER = ("tokenizer.json", "tokenizer.model", "vocab.json")
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
@@ -59,9 +60,15 @@ def digest_of(folder: Path, gguf_file: str | None = None) -> str:
     return _digest([folder / "config.json", *sorted(folder.glob(_WEIGHTS))])
 
 
+def check_tokenizer_files(folder: Path, where: str, gguf_file: str | None = None) -> None:
+    """Raises BadInput where nothing lies there that a tokenizer could be read from."""
+    if gguf_file is None and not any((folder / name).is_file() for name in _TOKENIZER):
+        raise BadInput(f"{where}: the folder has no tokenizer ({', '.join(_TOKENIZER)}), beside the model")
+
+
 def tokenizer_digest(folder: Path, gguf_file: str | None = None) -> str:
     """SHA-256 over the files that a tokenizer is read from."""
-    names = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "tokenizer_config.json")
+    names = (*_TOKENIZER, "merges.txt", "tokenizer_config.json")
     found = [folder / name for name in names if (folder / name).is_file()]
     return _digest(found or ([folder / gguf_file] if gguf_file else []))
 

@@ -38,8 +38,9 @@ def build(config: CorpusConfig, folder: Path, progress: Progress = quiet) -> Cor
     Everything is read and checked before anything is written, and a failure while writing takes away what was
     written. Raises BadInput for what a person can mend.
     """
+    theirs = None if config.tokenizer is None else read_pretrained(config.tokenizer.folder, config.tokenizer.gguf_file)
     selection = select(config, config.sources(), progress)
-    tokenizer, reader = _tokenizer(config, selection)
+    tokenizer, reader = (theirs, pretrained_reader(theirs)) if theirs is not None else _trained(config, selection)
     packed: dict[str, Packed] = {}
     everything: list[Document] = []
     for split in SPLITS:
@@ -82,10 +83,7 @@ def build(config: CorpusConfig, folder: Path, progress: Progress = quiet) -> Cor
     return info
 
 
-def _tokenizer(config: CorpusConfig, selection: Selection) -> tuple[PreTrainedTokenizerFast, Reader]:
-    if config.tokenizer is not None:
-        theirs = read_pretrained(config.tokenizer.folder, config.tokenizer.gguf_file)
-        return theirs, pretrained_reader(theirs)
+def _trained(config: CorpusConfig, selection: Selection) -> tuple[PreTrainedTokenizerFast, Reader]:
     own = train_tokenizer((document.text for document in selection.documents["train"]), config.vocab_size)
     return as_pretrained(own), own_reader(own)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -64,7 +65,7 @@ class PretrainedModel:
         more = {"gguf_file": self.gguf_file} if self.gguf_file else {}
         try:
             config = AutoConfig.from_pretrained(self.folder, trust_remote_code=False, **more)
-        except (OSError, ValueError, KeyError, ImportError) as error:
+        except (OSError, ValueError, KeyError, ImportError, struct.error) as error:
             raise ValueError(f"its configuration cannot be read ({' '.join(str(error).split())[:160]})") from error
         text = config.get_text_config()
         longest = [getattr(text, name, None) for name in ("max_position_embeddings", "sliding_window")]
@@ -80,6 +81,7 @@ def pretrained_model(
     where = f"systems.{row}"
     asked = validated(PretrainedOptions, settings, where=where)
     folder = foreign.folder_of(name, where, asked.revision, asked.gguf_file)
+    foreign.check_tokenizer_files(folder, where, asked.gguf_file)
     model = PretrainedModel(folder, asked.dtype, asked.gguf_file, tuple(sorted((asked.names or {}).items())))
     try:
         shape = model.shape

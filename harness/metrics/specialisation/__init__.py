@@ -62,8 +62,8 @@ def measure(evaluation: Evaluation, options: Options) -> list[Measurement]:
     - specialised: share of the units that fire often enough whose mass on dev is in one domain twice the runner-up's,
       and which have most of it there on eval too; specialised_above_shuffled: less the same where domains are dealt
       out anew to the documents of dev;
-    - knockout_own, knockout_elsewhere: what is lost in a domain without its units (that rule, on dev, at most 32) and in
-      the others, each a share of what is lost there with all units off; knockout_selectivity: own less elsewhere;
+    - knockout_own, knockout_elsewhere: what is lost in a domain without its units (that rule, on dev, at most 32) and
+      in the others, each a share of what is lost there with all units off; knockout_selectivity: own less elsewhere;
       knockout_selectivity_random: of other units that write as much; knockout_told: domains whose selectivity is
       above all draws of the control, of knockout_domains where units do anything; without_<domain>_in_<domain>: bits
       per byte;
