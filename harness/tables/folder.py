@@ -31,7 +31,7 @@ def write_texts(table: Table, folder: Path) -> None:
     """table.csv, details.md and table.md: all that they say is in the table, so they can be made again from it."""
     write_atomically(folder / "table.csv", csv_text(table).encode())
     write_atomically(folder / "details.md", details(table).encode())
-    write_atomically(folder / "table.md", markdown(table).encode())
+    write_atomically(folder / "table.md", markdown(table, folder).encode())
 
 
 def read(folder: Path) -> Table:

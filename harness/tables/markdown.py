@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
+from harness.base.files import ROOT
 from harness.tables.cells import base, difference_columns, figure_cell, has, heading, reasons, seen
 from harness.tables.columns import TIMED, families, main
 from harness.tables.headline import columns, front, grouped
-from harness.tables.table import Row, Table
+from harness.tables.table import Provenance, Row, Table
 from harness.tables.verdict import verdict
 from harness.tables.warnings import warnings
 
@@ -23,8 +25,11 @@ VERDICTS = (
 _ANOTHER_TIME = "These differ between runs and machines; everything else is the same again on the same machine."
 
 
-def markdown(table: Table) -> str:
-    """table.md: question, verdict, warnings, the headline, then the families, at most ten figures each."""
+def markdown(table: Table, folder: Path | None = None) -> str:
+    """table.md: question, verdict, warnings, the headline, then the families, at most ten figures each.
+
+    folder: where it lies, for the command that makes it again.
+    """
     lines = [f"# {table.comparison}", ""]
     if table.question:
         lines += [table.question, ""]
@@ -40,7 +45,7 @@ def markdown(table: Table) -> str:
     lines += ["", "## rows", ""]
     rows = [[f"`{r.system}`", r.kind, _seeds(r), "; ".join(r.notes)] for r in table.rows]
     lines += _pipe_table(["system", "kind", "seeds", "notes"], rows, right=False)
-    return "\n".join([*lines, *_provenance(table)]) + "\n"
+    return "\n".join([*lines, *_provenance(table, folder)]) + "\n"
 
 
 def details(table: Table) -> str:
@@ -122,13 +127,29 @@ def _pipe_table(header: Sequence[str], rows: Sequence[Sequence[str]], right: boo
     return [f"| {' | '.join(line)} |" for line in ([c.replace("|", "\\|") for c in r] for r in (header, align, *rows))]
 
 
-def _provenance(table: Table) -> list[str]:
+def _again(provenance: Provenance, folder: Path | None) -> str:
+    """The command that makes the table again, from the checkout's root. A folder outside it stays unnamed: a table
+    names no path of a machine."""
+    place = folder.resolve() if folder is not None else None
+    inside = place is not None and place != ROOT and place.is_relative_to(ROOT)
+    where = "" if inside else ", in this folder"
+    shown = place.relative_to(ROOT).as_posix() if place is not None and inside else "."
+    file = f"{shown}/experiment.yaml" if inside else "experiment.yaml"
+    numerics = f"--device {provenance.device}"
+    if provenance.dtype != "float32":
+        numerics += f" --dtype {provenance.dtype}"
+    run = f"OMP_NUM_THREADS={provenance.threads} harness run {file} {numerics}"
+    return f"- again{where}: `{run}`; compared with this: `harness verify {shown}`"
+
+
+def _provenance(table: Table, folder: Path | None) -> list[str]:
     p, h = table.provenance, table.provenance.hardware
     dirty = " with uncommitted changes" if p.dirty else ""
     lines = [
         "",
         "## provenance",
         "",
+        _again(p, folder),
         f"- commit {p.commit or 'unknown'}{dirty}, config {p.config_hash[:12]}, corpus {p.corpus_hash[:12]}",
         f"- {p.device}, {p.dtype}, {p.threads} threads; {h.cpu}, {h.cores} cores, {h.memory_gib:.0f} GiB"
         + (f", {h.gpu}" if h.gpu else ""),

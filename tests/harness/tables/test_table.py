@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from harness.base.errors import BadInput, HarnessError
-from harness.base.files import write_atomically
+from harness.base.files import ROOT, write_atomically
 from harness.tables.build import SeedResult, build
 from harness.tables.cells import cell
 from harness.tables.folder import csv_text, read, write
@@ -172,6 +172,17 @@ def test_markdown_says_units_direction_reason_and_verdict(table):
     assert "- kernels of `bigram`, `dense`, `dense+topk[k=16]`: topk: cpu" in text
     for line in text.splitlines():  # every line of a table has as many cells as its heading
         assert not line.startswith("|") or line.endswith("|")
+
+
+def test_markdown_says_how_to_make_the_table_again(table, tmp_path):
+    inside = markdown(table, ROOT / "results" / "mine")
+    assert "- again: `OMP_NUM_THREADS=2 harness run results/mine/experiment.yaml --device cpu`" in inside
+    assert "`harness verify results/mine`" in inside
+    outside = markdown(table, tmp_path)
+    assert "- again, in this folder: `OMP_NUM_THREADS=2 harness run experiment.yaml --device cpu`" in outside
+    assert str(tmp_path) not in outside  # no path of a machine stands in a table
+    on_gpu = table.model_copy(update={"provenance": provenance(device="cuda", dtype="bfloat16")})
+    assert "harness run experiment.yaml --device cuda --dtype bfloat16`" in markdown(on_gpu)
 
 
 def test_rows_with_one_seed_get_no_verdict_and_that_is_said(table):
