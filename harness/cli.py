@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,6 +16,8 @@ from harness.base.errors import BadInput, HarnessError
 from harness.base.files import store_root
 from harness.bench.commands import bench
 from harness.run.looking import steer, trace
+from harness.run.stopping import stop_after_a_checkpoint, stop_at_once
+from harness.run.verifying import diff, verify
 
 if TYPE_CHECKING:
     from harness.run.plan import Plan
@@ -40,6 +41,8 @@ app = typer.Typer(
 app.add_typer(bench, name="bench")
 app.command()(steer)
 app.command()(trace)
+app.command()(verify)
+app.command()(diff)
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +76,7 @@ def run(
 
     Everything is stored stage by stage: a killed run continues where it was, a repeated one ends in seconds.
     """
-    signal.signal(signal.SIGTERM, _on_early_sigterm)
+    stop_at_once()
     from harness.experiment.schema import load
 
     overrides = [*(set_ or []), *([f"seeds={list(range(seeds))}"] if seeds else [])]
@@ -89,7 +92,7 @@ def run(
     if dry_run:
         _print_plan(plan, store)
         return
-    signal.signal(signal.SIGTERM, _on_sigterm)
+    stop_after_a_checkpoint()
     target = out or LOCAL_RESULTS / loaded.name
     if out and not replace:
         comparison.check_replaces_nothing(plan, out)
@@ -311,26 +314,6 @@ def main() -> None:
     if code == 130:  # typer's for Ctrl-C, which it may have caught itself
         log.error("stopped; run the same command to continue")
     sys.exit(code or 0)
-
-
-def _on_early_sigterm(_signal: int, _frame: FrameType | None) -> None:
-    """While libraries are imported, which may swallow an exception; nothing is written yet."""
-    log.error("error: stopped before anything ran; run the same command to start")
-    os._exit(75)
-
-
-def _on_sigterm(_signal: int, _frame: FrameType | None) -> None:
-    """First: train to the next point of the curve, write a checkpoint, exit 75. Again, or when nothing trains: at once.
-
-    Where a library swallows the exception, the end of the stage is where the run stops.
-    """
-    from harness.base.errors import Interrupted
-    from harness.base.stop import STOP
-
-    now = STOP.requested or not STOP.training
-    STOP.requested = True
-    if now:
-        raise Interrupted("stopped; run the same command to continue")
 
 
 def _print_plan(plan: Plan, store: Store) -> None:
