@@ -10,6 +10,9 @@ import typer
 
 from harness.base.errors import BadInput
 
+# As of a run: what a person makes goes where git does not look, and the reference beside it is made with --out.
+LOCAL_RESULTS = Path("results/local")
+
 bench = typer.Typer(help="Measure the harness itself.", no_args_is_help=True, rich_markup_mode=None)
 
 
@@ -23,7 +26,7 @@ class KnownWorld(StrEnum):
 @bench.command()
 def faults(
     kills: Annotated[int, typer.Option(min=1, help="How often a run is killed.")] = 20,
-    out: Annotated[Path, typer.Option(help="Folder of table.md and table.json.")] = Path("results/faults"),
+    out: Annotated[Path, typer.Option(help="Folder of table.md and table.json.")] = LOCAL_RESULTS / "faults",
     seed: Annotated[int, typer.Option(help="Which moments are drawn.")] = 0,
 ) -> None:
     """Kill real runs at random moments and see that the table they end with is that of an undisturbed run."""
@@ -39,7 +42,7 @@ def dictionaries(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of table.md and table.json [default: results/dictionaries, results/synth_sae_bench]."
+            help="Folder of table.md and table.json [default: dictionaries or synth_sae_bench in results/local]."
         ),
     ] = None,
     world: Annotated[
@@ -61,19 +64,19 @@ def dictionaries(
             raise BadInput("--full and --seeds are options of --world synth_sae_bench")
         from harness.bench.dictionaries import measure as measure_planted
 
-        folder = out or Path("results/dictionaries")
+        folder = out or LOCAL_RESULTS / "dictionaries"
         report = measure_planted(folder, names=names)
     else:
         from harness.bench.synth_sae_bench import FULL, SCALED, measure
 
-        folder = out or Path("results/synth_sae_bench")
+        folder = out or LOCAL_RESULTS / "synth_sae_bench"
         report = measure(folder, FULL if full else SCALED, names, seeds)
     typer.echo(f"{len(report.kinds)} kinds in {report.seconds:.0f} s: {folder}/table.md")
 
 
 @bench.command()
 def joint(
-    out: Annotated[Path, typer.Option(help="Folder of table.md and table.json.")] = Path("results/joint_controls"),
+    out: Annotated[Path, typer.Option(help="Folder of table.md and table.json.")] = LOCAL_RESULTS / "joint_controls",
     pairs: Annotated[int, typer.Option(min=20, help="Pairs of units in every planted world.")] = 200,
 ) -> None:
     """See what the joint metric says of planted worlds: false positives, and power by the number of contexts."""
@@ -85,7 +88,7 @@ def joint(
 
 @bench.command()
 def metrics(
-    out: Annotated[Path, typer.Option(help="Folder of table.md and table.json.")] = Path("results/metrics"),
+    out: Annotated[Path, typer.Option(help="Folder of table.md and table.json.")] = LOCAL_RESULTS / "metrics",
 ) -> None:
     """Time the metrics at the sizes they are meant for, and tabulate time and peak memory."""
     from harness.bench.metrics import measure
@@ -96,7 +99,7 @@ def metrics(
 
 @bench.command()
 def kernels(
-    out: Annotated[Path, typer.Option(help="Folder of table.md and table.json.")] = Path("results/kernels"),
+    out: Annotated[Path, typer.Option(help="Folder of table.md and table.json.")] = LOCAL_RESULTS / "kernels",
 ) -> None:
     """Check, time and tabulate the kernels on this machine."""
     from kernels.bench import run
