@@ -15,7 +15,7 @@ from harness.tables.table import Figure, Hardware, Row, RowProvenance, Table
 from .test_table import provenance
 
 LOSS, COUNT = "loss/bits_per_byte", "cost/parameters"
-ELSEWHERE = {"hardware": Hardware(cpu="another", cores=2, memory_gib=24)}
+ELSEWHERE: dict[str, Any] = {"hardware": Hardware(cpu="another", cores=2, memory_gib=24)}
 
 
 def figure(value: float, low: float | None = None, high: float | None = None, **more: Any) -> Figure:
@@ -147,8 +147,8 @@ def test_timings_are_never_compared() -> None:
 
 
 def test_another_metric_version_or_unit_is_not_compared_and_does_not_agree() -> None:
-    for changed, says in (({"version": 2}, "metric version 1 → 2"), ({"unit": "nat"}, "bit → nat")):
-        found = compared(figure(2.0), figure(2.0, **changed))
+    for b, says in ((figure(2.0, version=2), "metric version 1 → 2"), (figure(2.0, unit="nat"), "bit → nat")):
+        found = compared(figure(2.0), b)
         assert not found.agrees
         assert f"loss: not compared, {says}: bits_per_byte" in text(found)
         assert "0 of 1 figures differ, in 0 of 1 rows" in text(found)
