@@ -24,6 +24,7 @@ from kernels.memory import settle
 from kernels.registry import nearest
 from models.feed_forward import FeedForward
 from models.norms import Norm, norm_of
+from models.subject import Subject
 
 
 @dataclass(frozen=True)
@@ -125,13 +126,11 @@ class PretrainedLayer(FeedForward):
         return self._norm
 
 
-class PretrainedSubject(nn.Module):
-    """A `models.subject.Subject` around a transformers model, whose feed-forward layers can be looked into.
+class PretrainedSubject(Subject):
+    """A transformers model, whose feed-forward layers can be looked into.
 
     The model is changed in place: its feed-forward modules are `PretrainedLayer`s, and a norm behind them is theirs.
     """
-
-    carries = False
 
     def __init__(self, inner: PreTrainedModel, names: Names | None = None) -> None:
         """names: where its modules are; None: by its family. Raises ValueError where they are not there."""
@@ -150,12 +149,16 @@ class PretrainedSubject(nn.Module):
         self._layers = tuple(layers)
 
     @property
-    def config(self) -> Any:
+    def config(self) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]
         return self.inner.config
 
     @property
-    def device(self) -> torch.device:
+    def device(self) -> torch.device:  # pyright: ignore[reportIncompatibleVariableOverride]
         return self.inner.device
+
+    @property
+    def carries(self) -> bool:
+        return False
 
     @property
     def dtype(self) -> torch.dtype:
@@ -243,8 +246,7 @@ def save(subject: PretrainedSubject, folder: Path) -> None:
         return name
 
     weights = {native(name): tensor for name, tensor in model.state_dict().items()}
-    if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config  # of a GGUF file: what is saved is not quantised
+    model.config.__dict__.pop("quantization_config", None)  # of a GGUF file: what is saved is not quantised
     model.save_pretrained(folder, state_dict=weights)
 
 

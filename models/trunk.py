@@ -26,6 +26,7 @@ from transformers.utils.output_capturing import capture_outputs
 from kernels.memory import settle
 from models.config import TrunkConfig
 from models.feed_forward import FeedForward, Role
+from models.subject import Subject
 
 
 class Block(nn.Module):
@@ -135,7 +136,7 @@ class TrunkModel(TrunkPreTrainedModel):
         return BaseModelOutputWithPast(last_hidden_state=self.norm(x), past_key_values=past_key_values)
 
 
-class TrunkForCausalLM(TrunkPreTrainedModel, GenerationMixin):
+class TrunkForCausalLM(TrunkPreTrainedModel, GenerationMixin, Subject):
     """A language model. An architecture derives from it and names `config_class` and `feed_forward_class`.
 
     `torch.export` takes those whose shapes do not depend on what is routed where (dense, peer, monet); moex, switch and
@@ -191,8 +192,6 @@ class TrunkForCausalLM(TrunkPreTrainedModel, GenerationMixin):
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
-
-    # Of `models.subject.Subject`:
 
     @property
     def carries(self) -> bool:

@@ -82,7 +82,7 @@ class Reader:
 def own_reader(tokenizer: Tokenizer) -> Reader:
     tokenizer.encode_special_tokens = True  # "<|endoftext|>" inside a text is text
     bytes_of = bytes_of_tokens(tokenizer)
-    begin = tokenizer.token_to_id(END_OF_TEXT)
+    begin = tokenizer.get_vocab()[END_OF_TEXT]
     return Reader(tokenizer, begin, False, lambda encoded, _text: bytes_of[encoded.ids])
 
 
@@ -112,7 +112,7 @@ def read_pretrained(folder: Path, gguf_file: str | None) -> PreTrainedTokenizerF
 
 def pretrained_reader(tokenizer: PreTrainedTokenizerFast) -> Reader:
     inner = tokenizer.backend_tokenizer
-    return Reader(inner, int(tokenizer.eos_token_id), True, _covered)
+    return Reader(inner, tokenizer.get_vocab()[str(tokenizer.eos_token)], True, _covered)
 
 
 def _covered(encoded: Encoding, text: str) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any, cast
 
 import torch
 
@@ -36,7 +37,7 @@ def steer(opened: Opened, unit: str, value: float | None, prompt: str, tokens: i
         if seed is not None:
             torch.manual_seed(seed)
         with system.running(edits):
-            made = system.model.generate(  # pyright: ignore[reportAttributeAccessIssue]
+            made = cast(Any, system.model).generate(
                 ids.to(system.device),
                 max_new_tokens=tokens,
                 do_sample=seed is not None,

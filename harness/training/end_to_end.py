@@ -25,7 +25,7 @@ from saes.training_dictionary import StepResult
 
 if TYPE_CHECKING:
     from harness.corpus import Batch, PackedSplit
-    from models.trunk import TrunkForCausalLM
+    from models.subject import Subject
 
 # Forward passes of the subject that a token costs: one native, one spliced, and the backward pass through it, which has
 # no gradients of weights to form. Layers before the first site need none: this is what training all layers takes.
@@ -53,7 +53,7 @@ class NativeStream:
     """
 
     stream: ActivationStream
-    model: TrunkForCausalLM
+    model: Subject
     split: PackedSplit
     sites: frozenset[Site]
 
@@ -78,7 +78,7 @@ class NativeStream:
 class EndToEnd:
     """The objective (see `saes.trainer.Objective`). rows: names of the learners that are spliced in together."""
 
-    def __init__(self, model: TrunkForCausalLM, rows: Sequence[Sequence[str]]) -> None:
+    def __init__(self, model: Subject, rows: Sequence[Sequence[str]]) -> None:
         self.model, self.rows = model.requires_grad_(False), rows
 
     def __call__(self, learners: Mapping[str, Learner], native: NativeBatch) -> Iterator[tuple[str, StepResult]]:

@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 from harness.training.config import Distillation, Floor, Sparsity, StrengthL1, TrainingConfig
 from kernels.codes import Codes
 from models.feed_forward import FeedForward, Tap
+from models.subject import Subject
 from models.trunk import TrunkForCausalLM
 
 if TYPE_CHECKING:
@@ -155,7 +156,7 @@ def sparsity_loss(layers: list[Strengths], config: Sparsity) -> Tensor:
 
 
 @torch.no_grad()
-def dev_cross_entropy(model: PreTrainedModel, dev: PackedSplit) -> float:
+def dev_cross_entropy(model: PreTrainedModel | Subject, dev: PackedSplit) -> float:
     """Mean next-token cross entropy, nats per token, on the first 64 sequences of the dev split (float64 sum)."""
     training = model.training
     model.eval()

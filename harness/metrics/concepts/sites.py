@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -73,7 +74,7 @@ def read(evaluation: Evaluation, tokens: Integers, *, dev: bool) -> Read:
 def _stream(system: System, input_ids: Tensor) -> Tensor:
     """What the output head reads of every token."""
     found: list[Tensor] = []
-    handle = system.model.final_norm().register_forward_hook(lambda _norm, _args, y: found.append(y))
+    handle = system.model.final_norm().register_forward_hook(lambda _norm, _args, y: found.append(cast(Tensor, y)))
     try:
         system.model(input_ids, use_cache=False, logits_to_keep=1)
     finally:

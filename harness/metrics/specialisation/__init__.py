@@ -184,9 +184,8 @@ def _random(
     direction, on dev and on eval, and how many there are."""
     active = int(max(1, *(np.bincount(one.token).max(initial=1) for one in splits[0].fired.values())))
     tokens = [np.flatnonzero(split.text) for split in splits]
-    chance = random_codes(
-        *(read(evaluation, at, dev=of_dev) for at, of_dev in zip(tokens, (True, False), strict=True)), seed
-    )
+    on_dev, on_eval = read(evaluation, tokens[0], dev=True), read(evaluation, tokens[1], dev=False)
+    chance = random_codes(on_dev, on_eval, seed)
     found = []
     for dev, held_out in zip(*chance, strict=True):
         entries = [strongest(encoded, active) for encoded in (dev, held_out)]

@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import cast
 
 import numpy as np
 import torch
@@ -74,7 +75,7 @@ def run(evaluation: Evaluation, runs: Sequence[Units], sequences: int, probe: Pr
             with contextlib.ExitStack() as stack:
                 if probe is not None:
                     norm: nn.Module = system.model.final_norm()
-                    stack.callback(norm.register_forward_hook(lambda _m, _a, y: stream.append(y)).remove)
+                    stack.callback(norm.register_forward_hook(lambda _m, _a, y: stream.append(cast(Tensor, y))).remove)
                 logits = system.model(input_ids, use_cache=False).logits[:, :-1]
             nats = torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), targets, reduction="none")
             return nats, probe.logits(stream[0].flatten(0, 1).float().cpu()) if probe is not None else None
