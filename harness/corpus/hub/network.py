@@ -93,10 +93,16 @@ def ask(dataset: str, revision: str) -> DatasetInfo:
     raise AssertionError("unreachable")
 
 
-def patiently(attempt: Callable[[], T], dataset: str | None, commit: str, kept: Callable[[], str]) -> T:
+def patiently(
+    attempt: Callable[[], T],
+    dataset: str | None,
+    commit: str,
+    kept: Callable[[], str],
+    waits: tuple[float, ...] = _WAITS,
+) -> T:
     """`attempt()`, again after a wait where the network failed, each time longer, until a network that stays away is
     given up: HarnessError then, with what is `kept`. `dataset` None: local files, of which nothing is tried again."""
-    for number, wait in enumerate((*_WAITS, None), start=1):
+    for number, wait in enumerate((*waits, None), start=1):
         try:
             if number > 1 and dataset is not None:
                 ask(
@@ -109,7 +115,7 @@ def patiently(attempt: Callable[[], T], dataset: str | None, commit: str, kept: 
             if wait is None:
                 message = f"dataset {dataset}: the network failed {number} times in a row ({reason(error)}); {kept()}"
                 raise HarnessError(message) from None
-            log.warning("dataset %s: %s; again in %d s (%d of %d)", dataset, reason(error), wait, number, len(_WAITS))
+            log.warning("dataset %s: %s; again in %g s (%d of %d)", dataset, reason(error), wait, number, len(waits))
             time.sleep(wait)
     raise AssertionError("unreachable")
 

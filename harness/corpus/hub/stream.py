@@ -160,15 +160,12 @@ def _local(path: Path) -> tuple[str, list[Path]]:
 
 
 def _check_packing(builder: DatasetBuilder, origin: Origin) -> None:
-    """Told before the first file is opened, where `datasets` would speak of protocols."""
+    """Told before the first file is opened. The other packings are Python's own."""
     from fsspec.compression import compr
-    from fsspec.utils import compressions  # file ending -> name of what unpacks it
 
-    for files in (builder.config.data_files or {}).values():
-        for file in files:
-            name = compressions.get(str(file).rsplit(".", 1)[-1])
-            if name is not None and name not in compr:
-                raise BadInput(f"{origin.place()} is packed with {name}, which is not installed: pip install zstandard")
+    files = [str(file) for found in (builder.config.data_files or {}).values() for file in found]
+    if "zstd" not in compr and any(file.endswith(".zst") for file in files):
+        raise BadInput(f"{origin.place()} is packed with zstd, which is not installed: pip install zstandard")
 
 
 @contextlib.contextmanager

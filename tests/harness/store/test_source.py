@@ -170,6 +170,7 @@ MOVES: list[tuple[str, set[str]]] = [
     ("harness/corpus/othello*.py", {"tasks"}),  # legal half-moves
     ("harness/corpus/planted_labels.py", NOTHING),
     ("harness/corpus/planted/*", NOTHING),
+    ("harness/corpus/hub/*", NOTHING),
     ("harness/corpus/floor.py", {"reference"}),
     (
         "harness/corpus/labels.py",

@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -45,7 +44,9 @@ class Answers(BaseHTTPRequestHandler):
         path = self.path.split("?")[0]
         if (found := re.fullmatch(r"/datasets/us/texts/resolve/[^/]+/(.+)", path)) is not None:
             return self.file(found[1])
-        if re.match(r"/api/datasets/us/texts/tree/", path):
+        if (found := re.fullmatch(r"/api/datasets/us/texts/tree/[^/]+(/.+)?", path)) is not None:
+            if found[1]:  # all files lie at the top
+                return self.send({"error": "Entry not found"}, 404, {"X-Error-Code": "EntryNotFound"})
             rows = [{"type": "file", "path": n, "size": len(d), "oid": "0" * 40} for n, d in self.server.files.items()]
             return self.send(rows)
         if re.match(r"/api/datasets/us/texts/refs", path):
@@ -72,7 +73,7 @@ class Answers(BaseHTTPRequestHandler):
             return self.send({"error": "Entry not found"}, 404, {"X-Error-Code": "EntryNotFound"})
         if self.server.gated:
             return self.send({"error": "restricted"}, 403, {"X-Error-Code": "GatedRepo"})
-        if self.command == "GET" and name.startswith("data/") and self.server.failures:
+        if self.command == "GET" and name.endswith(".jsonl") and self.server.failures:
             self.server.failures -= 1
             return self.send({"error": "busy"}, 503, {})
         data = self.server.files[name]
@@ -102,45 +103,63 @@ class Answers(BaseHTTPRequestHandler):
 @pytest.fixture
 def hub(rows):
     lines = [json.dumps(row) + "\n" for row in rows(400)]
-    server = Hub(
-        {"data/train-0.jsonl": "".join(lines[:200]).encode(), "data/train-1.jsonl": "".join(lines[200:]).encode()}
-    )
+    halves = {"train-0.jsonl": lines[:200], "train-1.jsonl": lines[200:]}
+    server = Hub({name: "".join(half).encode() for name, half in halves.items()})
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
     server.shutdown()
 
 
 @pytest.fixture
-def ask(tmp_path):
-    """What a process that reads a corpus says: its contents and texts, or the one line that refuses; and seconds."""
+def run(tmp_path):
+    """What a process prints as JSON that sees the Hub at `address`."""
 
-    def run(address, environment=(), **settings):
-        code = (
-            "import json, sys; from harness.base.errors import HarnessError; from harness.corpus.hub import HubCorpus\n"
-            "sizes = {'bytes_per_domain': 20_000, 'max_document_bytes': 1024, 'shares': (0.6, 0.2, 0.2)}\n"
-            "try:\n"
-            "    corpus = HubCorpus(**{**sizes, 'shuffle_buffer': 40, **json.loads(sys.argv[1])})\n"
-            "    contents = corpus.contents()\n"
-            "    texts = {name: [d.text for s in found for d in s.read()] for name, found in corpus.sources().items()}\n"
-            "    print(json.dumps({'contents': contents, 'texts': texts}))\n"
-            "except HarnessError as error:\n"
-            "    print(json.dumps({'refused': str(error), 'type': type(error).__name__}))\n"
-        )
-        fresh = {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "0", "HF_TOKEN": ""}
-        start = time.monotonic()
+    def run(address, code, *arguments, **environment):
+        home = {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "0", "HF_TOKEN": ""}
         done = subprocess.run(
-            [sys.executable, "-c", code, json.dumps({"dataset": "us/texts", **settings})],
-            env={**os.environ, **fresh, **dict(environment)},
+            [sys.executable, "-c", code, *(json.dumps(each) for each in arguments)],
+            env={**os.environ, **home, **environment},
             capture_output=True,
             text=True,
             timeout=280,
         )
         assert done.returncode == 0, done.stderr
-        said = json.loads(done.stdout)
-        assert "\n" not in said.get("refused", "")
-        return {**said, "seconds": time.monotonic() - start, "log": done.stderr}
+        return json.loads(done.stdout), done.stderr
 
     return run
+
+
+READ = """
+import json, sys, time
+from harness.base.errors import HarnessError
+from harness.corpus.hub import HubCorpus
+import datasets, huggingface_hub  # so that no answer's seconds are those of an import
+usual = {"dataset": "us/texts", "domain_column": "kind", "shuffle_buffer": 40}
+usual |= {"bytes_per_domain": 20_000, "max_document_bytes": 1024, "shares": (0.6, 0.2, 0.2)}
+answers = []
+for settings in json.loads(sys.argv[1]):
+    start = time.monotonic()
+    try:
+        corpus = HubCorpus(**{**usual, **settings})
+        contents, sources = corpus.contents(), corpus.sources()
+        answer = {"contents": contents, "texts": {n: [d.text for s in f for d in s.read()] for n, f in sources.items()}}
+    except HarnessError as error:
+        answer = {"refused": str(error)}
+    answers.append({**answer, "seconds": time.monotonic() - start})
+print(json.dumps(answers))
+"""
+
+
+@pytest.fixture
+def read(run):
+    """For each settings what a corpus gives: its contents and texts, or the one line that refuses them; and seconds."""
+
+    def read(address, *settings, **environment):
+        answers, log = run(address, READ, settings or [{}], **environment)
+        assert not any("\n" in each.get("refused", "") for each in answers)
+        return answers, log
+
+    return read
 
 
 def nobody():
@@ -150,44 +169,75 @@ def nobody():
         return f"http://127.0.0.1:{held.getsockname()[1]}"
 
 
-def test_a_dataset_is_read_at_its_commit_and_the_second_time_without_a_network(hub, ask):
-    first = ask(hub.address, domain_column="kind")
+def test_a_dataset_is_read_at_its_commit_and_the_second_time_without_a_network(hub, read):
+    (first,), _ = read(hub.address)
     assert first["contents"] == f"dataset us/texts@{COMMIT}"
     assert first["texts"].keys() == {"web", "law"}
-    assert all("/resolve/main/" not in request for request in hub.asked)
-    again = ask(nobody(), domain_column="kind")
+    assert not any("/resolve/main/" in request for request in hub.asked)
+    (again,), log = read(nobody())
     assert (again["contents"], again["texts"]) == (first["contents"], first["texts"])
-    assert "is taken at the commit of the last time" in again["log"]
+    assert "is taken at the commit of the last time" in log
 
 
-def test_a_branch_that_moved_is_another_corpus(hub, ask):
-    first = ask(hub.address, domain_column="kind")
+def test_a_branch_that_moved_is_another_corpus_and_a_commit_stays(hub, read):
     hub.commit = LATER
-    assert ask(hub.address, domain_column="kind")["contents"] != first["contents"]
-    assert ask(hub.address, domain_column="kind", revision=COMMIT)["contents"] == first["contents"]
+    (moved, pinned), _ = read(hub.address, {}, {"revision": COMMIT})
+    assert moved["contents"] == f"dataset us/texts@{LATER}"
+    assert pinned["contents"] == f"dataset us/texts@{COMMIT}"
 
 
-def test_a_network_that_comes_and_goes_changes_no_text(hub, ask, tmp_path):
-    whole = ask(hub.address, {"HARNESS_STORE": str(tmp_path / "one")}, domain_column="kind")
-    hub.failures, hub.cut = 1, 2
-    assert ask(hub.address, {"HARNESS_STORE": str(tmp_path / "two")}, domain_column="kind")["texts"] == whole["texts"]
+def test_a_network_that_comes_and_goes_changes_no_text(hub, read, tmp_path):
+    (whole,), _ = read(hub.address, HARNESS_STORE=str(tmp_path / "one"))
+    hub.failures, hub.cut = 1, 1
+    (shaken,), _ = read(hub.address, HARNESS_STORE=str(tmp_path / "two"))
+    assert shaken["texts"] == whole["texts"]
     assert (hub.failures, hub.cut) == (0, 0)
 
 
-def test_without_a_network_it_ends_in_seconds_and_says_what_to_do(ask):
+def test_a_failure_of_the_network_is_tried_again_and_another_is_not(hub, run):
+    code = """
+import json, sys
+from harness.base.errors import HarnessError
+from harness.corpus.hub.network import patiently
+def attempts(errors, dataset="us/texts"):
+    tried = []
+    def attempt():
+        tried.append(0)
+        if len(tried) <= len(errors):
+            raise errors[len(tried) - 1]
+        return "done"
+    try:
+        said = patiently(attempt, dataset, "a" * 40, lambda: "80 records are kept", (0.01, 0.01))
+    except Exception as error:
+        said = f"{type(error).__name__}: {error}"
+    return [len(tried), said]
+lost = ConnectionError("reset")
+cases = [[lost, TimeoutError()], [lost] * 3, [ValueError("ours")]]
+print(json.dumps([attempts(errors) for errors in cases] + [attempts([lost], dataset=None)]))
+"""
+    (twice, thrice, ours, local), _ = run(hub.address, code)
+    assert twice == [3, "done"]
+    message = "dataset us/texts: the network failed 3 times in a row (reset); 80 records are kept"
+    assert thrice == [3, f"HarnessError: {message}"]
+    assert ours == [1, "ValueError: ours"]
+    assert local == [1, "ConnectionError: reset"]
+
+
+def test_without_a_network_it_ends_in_seconds_and_says_what_to_do(read):
     address = nobody()
-    for revision in ("main", COMMIT):
-        said = ask(address, revision=revision)
-        assert said["refused"].startswith(f"dataset us/texts: {address} cannot be reached (")
-        assert said["refused"].endswith(
-            "mend the network, set HF_ENDPOINT to a mirror, or read local parquet or jsonl: path in place of dataset"
-        )
-    said = ask("https://nowhere.invalid")
-    assert "https://nowhere.invalid cannot be reached" in said["refused"]
+    for where in (address, "http://nowhere.invalid"):
+        answers, _ = read(where, {}, {"revision": COMMIT})
+        for said in answers:
+            assert said["refused"].startswith(f"dataset us/texts: {where} cannot be reached (")
+            assert said["refused"].endswith(
+                "mend the network, set HF_ENDPOINT to a mirror, "
+                "or read local parquet or jsonl: path in place of dataset"
+            )
+            assert said["seconds"] < 10
 
 
-def test_offline_mode_asks_nobody(hub, ask):
-    said = ask(hub.address, {"HF_HUB_OFFLINE": "1"})
+def test_offline_mode_asks_nobody(hub, read):
+    (said,), _ = read(hub.address, HF_HUB_OFFLINE="1")
     assert said["refused"] == (
         "dataset us/texts: HF_HUB_OFFLINE is set, so nothing is read from the Hub; unset it, "
         "or read local parquet or jsonl: path in place of dataset"
@@ -195,28 +245,33 @@ def test_offline_mode_asks_nobody(hub, ask):
     assert hub.asked == []
 
 
-def test_what_the_dataset_does_not_have_is_named(hub, ask):
-    assert ask(hub.address, dataset="roneneldan/TinyStorys")["refused"] == (
-        "dataset roneneldan/TinyStorys: the Hub has none of this id, or it is private; "
-        "did you mean roneneldan/TinyStories? Private ones need `hf auth login`"
-    )
-    said = ask(hub.address, revision="mein")["refused"]
-    assert said == "dataset us/texts has no revision 'mein'; did you mean main? (allowed: main)"
-    said = ask(hub.address, config="defualt")["refused"]
-    assert said == "dataset us/texts has no config 'defualt'; did you mean default? (allowed: default)"
-    said = ask(hub.address, split="tran")["refused"]
-    assert said == "dataset us/texts has no split 'tran'; did you mean train? (allowed: train)"
-    said = ask(hub.address, text_column="texts")["refused"]
-    assert said.startswith("dataset us/texts has no column 'texts' (text_column); did you mean text? the columns are: ")
+MISSING = {
+    "id": ({"dataset": "roneneldan/TinyStorys"}, "dataset roneneldan/TinyStorys: the Hub has none of this id, or it is "
+           "private; did you mean roneneldan/TinyStories? Private ones need `hf auth login`"),
+    "revision": ({"revision": "mein"}, "dataset us/texts has no revision 'mein'; did you mean main? (allowed: main)"),
+    "config": ({"config": "defualt"}, "dataset us/texts has no config 'defualt'; "
+               "did you mean default? (allowed: default)"),
+    "split": ({"split": "tran"}, "dataset us/texts has no split 'tran'; did you mean train? (allowed: train)"),
+    "column": ({"text_column": "texts"}, "dataset us/texts has no column 'texts' (text_column); did you mean text? "
+               "the columns are: 'id', 'text', 'kind'"),
+}  # fmt: skip
 
 
-def test_a_gated_dataset_says_where_to_ask(hub, ask):
+def test_what_a_dataset_does_not_have_is_named_with_the_nearest(hub, read):
+    answers, _ = read(hub.address, *(settings for settings, _ in MISSING.values()))
+    said = dict(zip(MISSING, (each["refused"] for each in answers), strict=True))
+    assert said == {what: message for what, (_, message) in MISSING.items()}
+
+
+def test_a_gated_dataset_says_where_to_ask(hub, read):
     hub.gated = True
-    assert ask(hub.address)["refused"].startswith(
-        "dataset us/texts is gated: ask for access at https://huggingface.co/"
+    (said,), _ = read(hub.address)
+    assert said["refused"].startswith(
+        "dataset us/texts is gated: ask for access at https://huggingface.co/datasets/us/texts"
     )
 
 
-def test_a_dataset_that_is_a_program_is_never_run(hub, ask):
+def test_a_dataset_that_is_a_program_is_never_run(hub, read):
     hub.files["texts.py"] = b"raise SystemExit('ran')"
-    assert "is made by a program of its own, which is never run here" in ask(hub.address)["refused"]
+    (said,), _ = read(hub.address)
+    assert "is made by a program of its own, which is never run here" in said["refused"]
