@@ -17,6 +17,7 @@ from harness.corpus.select import split_of
 _SPARE = 1.1
 _LOOK = 10_000  # records in which a domain must occur, where none are named
 _MOST_DOMAINS = 32
+_MOST_NAMED = 64  # in a message that says which there are
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,8 @@ class Gathering:
         domain = domain if self._column else self.domains[0]
         if domain is None:
             return []
-        self.seen_domains[domain] += 1
+        if domain in self.domains or len(self.seen_domains) < _MOST_NAMED:
+            self.seen_domains[domain] += 1
         if domain not in self.domains and not self._discovered(domain):
             return []
         name = hashlib.sha256(text.encode()).hexdigest()[:24]

@@ -124,6 +124,8 @@ def is_network(error: BaseException) -> bool:
     """Whether the same question may get an answer a little later."""
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
+    if isinstance(error, HarnessError):
+        return False  # the wish to stop, which may come while the network fails, is no failure of the network
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, OfflineModeIsEnabled):

@@ -96,7 +96,7 @@ RECIPES: dict[str, Recipe] = {
     # Rows are lines, and the lines of an article must lie on one side of the split: ` = Title = ` begins one, and
     # ` = = Section = = ` does not.
     "wikitext": Recipe(
-        Origin(dataset="Salesforce/wikitext", config="wikitext-103-raw-v1", begins=r"^ = [^=].*[^=] = $")
+        Origin(dataset="Salesforce/wikitext", config="wikitext-103-raw-v1", begins=r"^ = [^=](.*[^=])? = $")
     ),
     # Games as movetext, with clocks and evaluations in braces where there are any.
     "lichess": Recipe(Origin(dataset="Lichess/standard-chess-games", text_column="movetext")),

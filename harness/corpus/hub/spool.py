@@ -15,6 +15,7 @@ import logging
 import os
 import re
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -184,13 +185,11 @@ class Spool:
             log.info("%s: goes on after %s records", self._origin.place(), f"{at.records:,}")
         return at
 
-    def _kept(self) -> list[list[Document]]:
-        if not self._lines.is_file():
-            return []
-        found = []
-        for line in self._lines.read_bytes().splitlines():
-            found.append([Document(**{**each, "marks": ()}) for each in json.loads(line)])
-        return found
+    def _kept(self) -> Iterator[list[Document]]:
+        if self._lines.is_file():
+            with self._lines.open("rb") as file:
+                for line in file:
+                    yield [Document(**{**each, "marks": ()}) for each in json.loads(line)]
 
     def _save(self) -> None:
         write_atomically(self._place, json.dumps(asdict(self._at)).encode())

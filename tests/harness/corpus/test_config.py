@@ -28,7 +28,7 @@ def test_a_kind_has_options_of_its_own_and_installed_is_meant_where_none_is_name
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"kind": "hub"}, r"^corpus\.kind = 'hub': \(allowed: chess, files, installed, othello6, planted\)$"),
+        ({"kind": "web"}, r"^corpus\.kind = 'web': \(allowed: chess, files, hub, installed, othello6, planted\)$"),
         ({"domain": ["prose"]}, r"^corpus\.domain: unknown key; did you mean domains\? \(allowed: bytes_per_domain, "),
         ({"domains": ("proze",)}, "no domain 'proze'; did you mean prose"),
         ({"kind": "chess", "domains": ("prose",)}, r"no domain 'prose'; \(allowed: chess\)"),

@@ -197,7 +197,7 @@ def test_a_network_that_comes_and_goes_changes_no_text(hub, read, tmp_path):
 def test_a_failure_of_the_network_is_tried_again_and_another_is_not(hub, run):
     code = """
 import json, sys
-from harness.base.errors import HarnessError
+from harness.base.errors import Interrupted
 from harness.corpus.hub.network import patiently
 def attempts(errors, dataset="us/texts"):
     tried = []
@@ -212,14 +212,17 @@ def attempts(errors, dataset="us/texts"):
         said = f"{type(error).__name__}: {error}"
     return [len(tried), said]
 lost = ConnectionError("reset")
-cases = [[lost, TimeoutError()], [lost] * 3, [ValueError("ours")]]
+stop = Interrupted("stop")
+stop.__context__ = lost
+cases = [[lost, TimeoutError()], [lost] * 3, [ValueError("ours")], [stop]]
 print(json.dumps([attempts(errors) for errors in cases] + [attempts([lost], dataset=None)]))
 """
-    (twice, thrice, ours, local), _ = run(hub.address, code)
+    (twice, thrice, ours, stopped, local), _ = run(hub.address, code)
     assert twice == [3, "done"]
     message = "dataset us/texts: the network failed 3 times in a row (reset); 80 records are kept"
     assert thrice == [3, f"HarnessError: {message}"]
     assert ours == [1, "ValueError: ours"]
+    assert stopped == [1, "Interrupted: stop"]
     assert local == [1, "ConnectionError: reset"]
 
 

@@ -3,6 +3,7 @@ import json
 import pytest
 
 from harness.base.errors import BadInput
+from harness.base.files import locked
 from harness.corpus import SPLITS
 from harness.corpus.hub import spool as module
 from harness.corpus.hub.gathering import Demand
@@ -10,6 +11,7 @@ from harness.corpus.hub.recipes import Origin
 from harness.corpus.hub.spool import Spool
 from harness.corpus.hub.stream import Stream
 from harness.corpus.select import split_of
+from harness.store.clean import Cleaner
 
 SHARES = (0.6, 0.2, 0.2)
 
@@ -153,6 +155,19 @@ def test_lines_become_documents_also_across_blocks(tmp_path, text):
     texts = {document.text for source in found["wiki"] for document in source.read()}
     assert len(texts) > 30
     assert texts <= {article.strip("\r\n") for article in articles}
+
+
+def test_a_clean_frees_what_was_read_but_not_what_is_being_read(tmp_path, rows, save, store):
+    origin = Origin(path=save(tmp_path / "a.jsonl", rows(400)), domain_column="kind").whole()
+    module.read(origin, "commit", demand())
+    (folder,) = (store / "hub").iterdir()
+    with Cleaner(store, []) as cleaner:
+        with locked(store / "locks" / f"hub-{folder.name}"):
+            assert cleaner.find().leftovers == []
+        found = cleaner.find()
+        assert [each.path for each in found.leftovers] == [folder]
+        cleaner.remove(found)
+    assert not folder.exists()
 
 
 def test_too_little_is_refused_without_reading_twice(tmp_path, rows, save, monkeypatch):
