@@ -141,7 +141,7 @@ def test_lines_become_documents_also_across_blocks(tmp_path, text):
             f" = Article {number} = \n",
             "",
             " = = Section = = \n",
-            *(f" {text(100 * number + k, 12)} \n" for k in range(7)),
+            *(f" {text(100 * number + k, 12)} \n" for k in range(8)),  # 11 rows, so that blocks of 40 cut articles
         ]
         articles.append("".join(line if line.endswith("\n") else line + "\n" for line in body))
         lines += body
