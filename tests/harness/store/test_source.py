@@ -105,9 +105,9 @@ def test_no_other_module_imports_by_name_what_a_key_would_then_miss() -> None:
         "kernels.registry",  # entries: the stage names the module of the one that it uses
         "models",  # every architecture, for transformers' Auto classes; the stage names the one that it trains
         "harness.store.source",  # looks files up, runs none of them
+        "harness.base.foreign",  # the folder of a model that comes as a package
         "harness.corpus",  # its own `stored`, which every producer imports
         "harness.corpus.installed",  # texts of packages, whose versions are in the corpus's key
-        "harness.metrics.autointerp.local_judge",  # the folder of a model
         "harness.tracking.server",  # whether MLflow's extra for passwords is installed
     }
     found = set()
