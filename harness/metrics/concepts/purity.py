@@ -55,7 +55,8 @@ def purity(dev: Activity, dev_held: Held, evaluation: Activity, held: Held) -> P
     spread = np.minimum(_documents(dev, dev_held), _documents(evaluation, held))
     units = np.flatnonzero((np.minimum(firings, eval_firings) >= LEAST) & (spread >= DOCUMENTS))
     positives = dev_held.positives()
-    told = 2 * together / (firings[:, None] + positives) >= PURE  # all of it, so that a heading is what the unit means
+    either = firings[:, None] + positives
+    told = (2 * together >= PURE * either) & (either > 0)  # all of it, so that a heading is what the unit means
     allowed = (positives <= dev_held.n_tokens / 2) & (told | ~_headings(dev_held))
     chosen = np.where(allowed, together, -1)[units].argmax(1)
     return Purity(units, eval_together[units, chosen] / eval_firings[units])
