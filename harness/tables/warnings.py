@@ -14,8 +14,8 @@ CARRIED = 0.8  # of what its layers do that a row's units must carry, or the tab
 # How the note of a row begins whose candidates were tried in an order, and that took the first or the last of them.
 AT_AN_END = "chosen at an end of what was tried"
 SCORED = 0.8  # of a row's live units that must have been scored
-PROBE = "concepts/probe_f1"
-BOARD = "concepts/probe_f1_square"  # of concepts that only the labels of board games have
+PROBE = "concepts/stream_f1"  # on what the output head reads: where a layer keeps the board is not asked
+BOARD = "concepts/stream_f1_square"  # of concepts that only the labels of board games have
 EMERGED = 0.05  # by so much F1 a probe must do better than on the untrained row, and by more than their intervals
 FLOOR = "floor"  # the reference that knows the text's own probabilities, and counts nothing (harness/corpus/floor.py)
 
@@ -84,8 +84,8 @@ def _no_board(table: Table) -> Iterator[str]:
             without.setdefault(against, []).append(f"`{row.system}` ({here.value:.3f})")
     for against, rows in without.items():
         yield (
-            f"Board tracking has not emerged in {', '.join(rows)}: the full linear probe reaches {against}, and clear "
-            f"would be {EMERGED} more with intervals apart. So nothing follows from what units do not know there."
+            f"Board tracking has not emerged in {', '.join(rows)}: a full linear probe on the last stream reaches {against}, and "
+            f"clear would be {EMERGED} more with intervals apart. So nothing follows from what units do not know there."
         )
 
 

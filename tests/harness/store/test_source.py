@@ -261,10 +261,10 @@ def stages() -> dict[str, tuple[str, ...]]:
     """Name of a stage -> the modules that compute it."""
     experiment = Experiment.model_validate(EXPERIMENT)
     plan = make_plan(experiment, Numerics("cpu", "float32", 2))
-    assert plan.labels is not None
+    assert plan.text.labels is not None
     found = {
-        "corpus": plan.corpus.modules,
-        "labels": plan.labels.modules,
+        "corpus": plan.text.stage.modules,
+        "labels": plan.text.labels.modules,
         "reference": plan.references["bigram"].modules,
     }
     for run in plan.rows:

@@ -53,7 +53,7 @@ def boards(spread: float = 0.02, **probes: float) -> list[str]:
         around = [value * (1 - spread + 2 * spread * i / 99) for i in range(100)] if spread else None
         measured = [
             Measurement(f"concepts/{figure}", value, "F1", "none", 1, around, "documents")  # pyright: ignore
-            for figure in ("probe_f1", "probe_f1_square")
+            for figure in ("stream_f1", "stream_f1_square")
         ]
         kind = "dictionary" if "+" in system else "subject"
         results.append(SeedResult(system, kind, 0, measured, RowProvenance()))
@@ -63,8 +63,8 @@ def boards(spread: float = 0.02, **probes: float) -> list[str]:
 def test_a_row_whose_probe_is_not_clearly_above_the_untrained_one_has_no_board() -> None:
     (line,) = boards(dense=0.9, peer=0.43, monet=0.39, dense_untrained=0.4)
     assert line == (
-        "Board tracking has not emerged in `peer` (0.430), `monet` (0.390): the full linear probe reaches F1 0.400 in "
-        "`dense[untrained=true]`, and clear would be 0.05 more with intervals apart. So nothing follows from what "
+        "Board tracking has not emerged in `peer` (0.430), `monet` (0.390): a full linear probe on the last stream "
+        "reaches F1 0.400 in `dense[untrained=true]`, and clear would be 0.05 more with intervals apart. So nothing follows from what "
         "units do not know there."
     )
     assert boards(dense=0.46, dense_untrained=0.4) == []  # 0.451 to 0.469 against 0.392 to 0.408
@@ -78,15 +78,20 @@ def test_a_probe_is_held_against_the_untrained_row_most_like_it() -> None:
     rows = {"peer": 0.5, "peer_untrained": 0.3, "dense_untrained": 0.48, "dense_topk": 0.5}
     assert boards(**rows) == []  # no untrained row with a dictionary to hold that one against
     (line,) = boards(**rows, monet=0.5)
-    assert "in `monet` (0.500): the full linear probe reaches F1 0.480 in `dense[untrained=true]`" in line  # the best
+    assert (
+        "in `monet` (0.500): a full linear probe on the last stream reaches F1 0.480 in `dense[untrained=true]`" in line
+    )  # the best
     (line,) = boards(**rows, dense_untrained_topk=0.49)
-    assert "in `dense+topk` (0.500): the full linear probe reaches F1 0.490 in `dense[untrained=true]+topk`" in line
+    assert (
+        "in `dense+topk` (0.500): a full linear probe on the last stream reaches F1 0.490 in `dense[untrained=true]+topk`"
+        in line
+    )
     assert boards(**rows, dense_untrained_topk_deep=0.49) == []  # a probe elsewhere is another probe
 
 
 def test_tables_without_a_board_or_an_untrained_row_say_nothing_of_it() -> None:
     assert boards(dense=0.4, peer=0.4) == []
-    same = {"concepts/probe_f1": 0.4, "concepts/probe_f1_topic": 0.4}
+    same = {"concepts/stream_f1": 0.4, "concepts/stream_f1_topic": 0.4}
     assert not any("Board" in line for line in warnings(table(dense=same, denseUNTRAINED=same)))
 
 

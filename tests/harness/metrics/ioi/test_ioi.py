@@ -15,15 +15,15 @@ from ..faithfulness.conftest import axis, silent, system, unit
 
 
 def subject() -> System:
-    """Unit 0 wakes on word 0 and says word 3, unit 1 on word 1 and says word 4, unit 2 on both and says word 9."""
+    """Unit 0 wakes on word 0 and says word 3, unit 1 on word 1 and says word 4, unit 2 on both and says both."""
     model = silent(layers=1, units=4)
     with torch.no_grad():
         model.lm_head.weight.zero_()
-        for word, place in ((3, 6), (4, 7), (9, 8)):
+        for word, place in ((3, 6), (4, 7)):
             model.lm_head.weight[word, place] = 3.0
     unit(model, 0, 0, axis(0), axis(6))
     unit(model, 0, 1, axis(1), axis(7))
-    unit(model, 0, 2, axis(0) + axis(1), axis(8))
+    unit(model, 0, 2, axis(0) + axis(1), axis(6) + axis(7))
     return system(model)
 
 
@@ -53,7 +53,7 @@ def test_units_bring_back_what_they_say_and_all_of_them_everything() -> None:
     assert everything[1] == pytest.approx(0, abs=1e-5)
     assert nothing[1] > 0.1
     assert 0.2 < with_units(0)[0] < 0.8
-    assert with_units(2)[0] == pytest.approx(0, abs=1e-5)  # wakes on both, and says neither name
+    assert with_units(2)[0] == pytest.approx(0, abs=1e-5)  # wakes on both, and says both names alike
 
 
 def test_attribution_finds_the_units_that_say_the_names_though_one_is_silent_in_the_twin() -> None:
