@@ -144,15 +144,18 @@ def plan(
 
 
 @app.command(name="list")
-def list_(what: Annotated[str, typer.Argument(help="systems, metrics, corpora, judges or experiments.")]) -> None:
-    """List what can be named in an experiment."""
+def list_(
+    what: Annotated[str, typer.Argument(help="systems, metrics, corpora, judges, experiments or saes (published).")],
+    text: Annotated[str, typer.Argument(help="Words that a line must have: harness list saes 'gpt2 resid'.")] = "",
+) -> None:
+    """List what can be named in an experiment. A release of published dictionaries by its name: the ids in it, too."""
     from harness.run.listing import KINDS, lines
 
     if what not in KINDS:
         from kernels.registry import nearest
 
         raise BadInput(f"list {what!r}: {nearest(what, list(KINDS))}")
-    for line in lines(what):
+    for line in lines(what, text):
         _say(line)
 
 

@@ -10,15 +10,31 @@ import re
 from collections.abc import Callable
 from functools import partial
 
+from harness.base.errors import BadInput
 from harness.store.source import module_path
-from kernels.registry import Registry
+from kernels.registry import Registry, nearest
+from saes import catalogue
+
+SAES = "saes"
 
 
-def lines(kind: str) -> list[str]:
-    """One line a name: the name, and the first sentence of what it is."""
-    entries = KINDS[kind]()
+def lines(kind: str, text: str = "") -> list[str]:
+    """One line a name: the name, and the first sentence of what it is. text: words that a line must have.
+
+    Raises BadInput, with what is near, where no line has them.
+    """
+    words = text.casefold().split()
+    entries = [
+        (name, said) for name, said in KINDS[kind]() if all(word in f"{name} {said}".casefold() for word in words)
+    ]
+    if not entries:
+        near = catalogue.near(text) if kind == SAES else nearest(text, [name for name, _ in KINDS[kind]()])
+        raise BadInput(f"list {kind} {text!r}: none is called so; {near}")
     width = max(len(name) for name, _ in entries)
-    return [f"{name:{width}}  {text}" for name, text in entries]
+    found = [f"{name:{width}}  {said}" for name, said in entries]
+    if kind == SAES and text in catalogue.releases():
+        found += [f"  id={sae_id}" for sae_id in catalogue.releases()[text].ids]
+    return found
 
 
 def first_sentence(text: str) -> str:
@@ -38,6 +54,15 @@ def _systems() -> list[tuple[str, str]]:
         found.append((f"SUBJECT+{name}", f"dictionary: {theirs if name.startswith('saelens:') else text}"))
     found.append(("SUBJECT+pretrained", f"dictionary: {_described('saes.pretrained')}"))
     return found
+
+
+def _published() -> list[tuple[str, str]]:
+    """Releases of SAELens' list, for rows `hf:MODEL+pretrained[release=NAME,id=ID]`."""
+    try:
+        listed = catalogue.releases().values()
+    except ValueError as error:
+        raise BadInput(f"list {SAES}: {error}") from None
+    return [(each.name, f"{each.model}, {each.hook}, {len(each.ids)} of them") for each in listed]
 
 
 def _experiments() -> list[tuple[str, str]]:
@@ -64,4 +89,5 @@ KINDS: dict[str, Callable[[], list[tuple[str, str]]]] = {
     "corpora": partial(_registered, "harness.corpus", "harness.corpora"),
     "judges": partial(_registered, "harness.metrics.autointerp", "harness.judges"),
     "experiments": _experiments,
+    SAES: _published,
 }

@@ -33,6 +33,7 @@ NOT_COMPUTING = (
     "harness.tables.table",
     "harness.training.teachers",
     "kernels.registry",
+    "saes.catalogue",
     "saes.stored",  # named by the stages of dictionaries that were not trained here
     "harness.training.upcycling",  # named by the stages of subjects that start from a dense model
 )

@@ -5,6 +5,7 @@ import pytest
 
 import models
 import saes
+from harness.base.errors import BadInput
 from harness.metrics.metric import METRICS
 from harness.run import listing
 
@@ -40,3 +41,19 @@ def test_help_and_lists_import_no_heavy_library(what: str) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_list_is_searched_by_words() -> None:
+    (found,) = listing.lines("saes", "pythia MLP")
+    assert found.split() == ["pythia-70m-deduped-mlp-sm", "pythia-70m-deduped,", "hook_mlp_out,", "6", "of", "them"]
+    assert [line.split()[0] for line in listing.lines("systems", "skip")] == ["SUBJECT+skip_transcoder"]
+    with pytest.raises(BadInput, match="did you mean pythia"):
+        listing.lines("saes", "pyhtia")
+    with pytest.raises(BadInput, match="did you mean loss"):
+        listing.lines("metrics", "lsos")
+
+
+def test_a_release_by_its_name_lists_what_is_in_it() -> None:
+    lines = listing.lines("saes", "gpt2-small-res-jb")
+    assert lines[0].startswith("gpt2-small-res-jb ")
+    assert "  id=blocks.8.hook_resid_pre" in lines
