@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 
 import torch
 from sae_lens import SAE, register_sae_class
+from sae_lens.loading.pretrained_sae_loaders import load_sae_config_from_huggingface
 from sae_lens.registry import SAE_CLASS_REGISTRY, SAE_TRAINING_CLASS_REGISTRY
 from sae_lens.saes.sae import TrainCoefficientConfig, TrainingSAE, TrainStepInput
 from sae_lens.saes.topk_sae import TopK as TopKActivation
@@ -93,10 +94,11 @@ class SAELensDictionary(Dictionary):
         sae.turn_off_forward_pass_hook_z_reshaping()
         self.sae = sae.requires_grad_(False).eval()
         self.normalises = sae.cfg.normalize_activations
+        self.metadata = _metadata(sae)
         if self.normalises in ("expected_average_only_in", "covariance_whitening"):
             raise ValueError(
-                f"normalize_activations {self.normalises!r} needs statistics that the folder does not hold; "
-                "load the release, where SAELens folds them in"
+                f"normalize_activations {self.normalises!r} needs statistics of the training text, which did not come "
+                "with it (for releases whose statistics are known SAELens folds them in)"
             )
         self.W_dec = nn.Parameter(_decoder_rows(sae), requires_grad=False)
         self.b_dec = sae.b_dec
@@ -113,7 +115,10 @@ class SAELensDictionary(Dictionary):
             raise ValueError(f"architecture {self.sae.cfg.architecture()!r}: its decoder is not linear in its latents")
 
     def _scale_and_shift(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """What SAELens multiplies a token's output by and then adds to undo its normalisation. `[tokens, 1]`."""
+        """What SAELens multiplies a token's output by and then adds to undo its normalisation. `[tokens, 1]`. Of a
+        transcoder's output it undoes nothing."""
+        if "transcoder" in self.sae.cfg.architecture():
+            return x.new_ones(x.shape[0], 1), x.new_zeros(x.shape[0], 1)
         if self.normalises == "layer_norm":
             return x.std(dim=1, keepdim=True), x.mean(dim=1, keepdim=True)
         if self.normalises == "constant_norm_rescale":
@@ -166,6 +171,16 @@ def load_pretrained(source: str | Path, sae_id: str | None = None) -> Dictionary
     return _settled(SAE.load_from_disk(source))
 
 
+def release_config(release: str, sae_id: str) -> dict[str, Any]:
+    """The configuration of a dictionary of its list, with what the list puts right; no weights are fetched."""
+    return load_sae_config_from_huggingface(release, sae_id)
+
+
+def _metadata(sae: SAE[Any]) -> dict[str, Any]:
+    """Where it was trained, as SAELens notes it."""
+    return {key: value for key, value in sae.cfg.metadata.to_dict().items() if key != "sae_lens_version"}
+
+
 def _settled(sae: SAE[Any]) -> Dictionary:
     """In float32 and aligned memory, whatever it was kept in. Raises ValueError where a weight is not finite."""
     sae.to(dtype=torch.float32)  # SAELens' own `to`: its configuration follows
@@ -191,7 +206,9 @@ def from_saelens(sae: SAE[Any]) -> Dictionary:
         tensors["b_enc"] = tensors["b_enc"] - tensors["b_dec"] @ tensors["W_enc"]
     names = ("W_enc", "b_enc", "W_dec", "b_dec", "W_skip", "threshold")
     weights = Weights(**{name: tensors[name] for name in names if name in tensors})
-    return cls.from_file(weights, cfg.to_dict(), transcoder="transcoder" in cfg.architecture())
+    dictionary = cls.from_file(weights, cfg.to_dict(), transcoder="transcoder" in cfg.architecture())
+    dictionary.metadata = _metadata(sae)
+    return dictionary
 
 
 def to_saelens(dictionary: EncoderDecoder) -> SAE[Any]:

@@ -1,5 +1,6 @@
 """Folders that others wrote: what is usable is used, what is not is named in one line before anything trains."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from saes.claims import Host
 from saes.dictionary import CONFIG_FILE, WEIGHTS_FILE, Weights
 from saes.pretrained import Pretrained
 from saes.relu import ReLU
@@ -15,6 +17,7 @@ from saes.thresholds import JumpReLU
 from saes.topk import TopK
 
 D, N = 6, 9
+HOST = Host("dense", D, 2, 8)
 
 
 def weights(threshold: bool = False) -> Weights:
@@ -67,16 +70,18 @@ def test_weights_of_any_precision_are_read_in_float32(tmp_path: Path, made, dtyp
 def test_what_a_folder_lacks_is_named_before_anything_trains(folder: Path, tensors, config, says: str) -> None:
     change(folder, tensors, **config)
     with pytest.raises(ValueError, match=says) as caught:
-        Pretrained(path=str(folder)).check_folder(0, D)
+        Pretrained(path=str(folder), trust=True).check(0, "mlp_out", HOST)
     assert "\n" not in str(caught.value)
     assert str(folder) in str(caught.value)
 
 
 def test_a_configuration_without_its_width_is_enough(folder: Path) -> None:
     change(folder, d_in=None, d_sae=None)
-    assert Pretrained(path=str(folder)).check_folder(0, D) is False
+    source = Pretrained(path=str(folder), trust=True)
+    source.check(0, "mlp_out", HOST)
+    assert not source.is_transcoder(0)
     with pytest.raises(ValueError, match="the subject has width 7"):
-        Pretrained(path=str(folder)).check_folder(0, D + 1)
+        source.check(0, "mlp_out", dataclasses.replace(HOST, width=D + 1))
 
 
 @pytest.mark.parametrize("keep", [0, 5, 200])
