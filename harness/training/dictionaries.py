@@ -17,6 +17,7 @@ from harness.base.stop import STOP
 from harness.systems.collecting import collect, collect_text
 from harness.systems.system import Site
 from harness.training import trained_on
+from harness.training.attaching import attached
 from harness.training.dictionary_record import DictionaryRecord, SiteOutcome
 from harness.training.end_to_end import FORWARD_PASSES, EndToEnd, NativeStream
 from kernels import dispatch
@@ -142,8 +143,8 @@ def import_dictionaries(
     """Copies dictionaries that others trained into `folder/<site>/`, as `train_dictionaries` leaves its own, and
     measures them on the same held-out tokens.
 
-    Raises HarnessError when a width differs from the subject's, a folder holds no dictionary, or one that was trained
-    here was trained on another subject.
+    Raises HarnessError when a width differs from the subject's, a folder holds no dictionary, one that was trained here
+    was trained on another subject, or what TransformerLens had changed in its model cannot be allowed for in this one.
     """
     width = model.config.hidden_size
     loaded: dict[Site, Dictionary] = {}
@@ -152,6 +153,8 @@ def import_dictionaries(
         with dispatch.recording() as kernels:
             for site in sites:
                 loaded[site] = source.load(site.layer, width)
+                few = held_out.batch(torch.arange(min(2, len(held_out)))).to(model.device).input_ids
+                loaded[site] = attached(loaded[site], source.claims(site.layer), model, site, few)
                 if why := trained_on.mismatch(loaded[site], subject, site):
                     raise ValueError(f"the dictionary for layer {site.layer} does not belong here: {why}")
                 loaded[site].save(folder / str(site))
@@ -176,6 +179,7 @@ def import_dictionaries(
         seconds=0.0,
         cpu_seconds=0.0,
         kernels=dict(kernels),
+        of_source=tuple(dict.fromkeys(note for site in sites for note in source.notes_on(site.layer))),
     ).save(folder)
 
 

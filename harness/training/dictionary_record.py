@@ -35,7 +35,8 @@ class SiteOutcome:
 @dataclass(frozen=True)
 class DictionaryRecord:
     """What the dictionaries of a row took, summed over its sites, and what came out; one pass of the subject is charged
-    to the row. `sites`: by the site's name. `target_l0`: None where nobody set one."""
+    to the row. `sites`: by the site's name. `target_l0`: None where nobody set one. `of_source`: what a
+    reader must know of dictionaries that came from elsewhere."""
 
     objective: str
     target_l0: float | None
@@ -49,6 +50,7 @@ class DictionaryRecord:
     seconds: float
     cpu_seconds: float
     kernels: dict[str, str]
+    of_source: tuple[str, ...] = ()
 
     @staticmethod
     def load(folder: Path) -> DictionaryRecord:
@@ -57,7 +59,7 @@ class DictionaryRecord:
             site: SiteOutcome(**{key: cast(Any, found and Quality(**found)) for key, found in outcome.items()})
             for site, outcome in saved["sites"].items()
         }
-        return DictionaryRecord(**{**saved, "sites": sites})
+        return DictionaryRecord(**{**saved, "sites": sites, "of_source": tuple(saved.get("of_source", ()))})
 
     def save(self, folder: Path) -> None:
         (folder / RECORD).write_text(json.dumps(asdict(self), indent=1))
@@ -146,7 +148,7 @@ class DictionaryRecord:
             )
         if any(outcome.as_trained is None for outcome in self.sites.values()):
             found.append("pretrained: what training the dictionary took is not counted")
-        return found
+        return [*found, *self.of_source]
 
 
 def _off(l0: float, target: float) -> float:

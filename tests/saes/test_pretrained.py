@@ -18,8 +18,14 @@ def test_the_layer_stands_in_the_path(tmp_path):
     for layer in (0, 1):
         made(tmp_path / f"at.{layer}", seed=layer)
     source = Pretrained(path=str(tmp_path / "at.{layer}"))
-    source.check_layers(2)
+    source.check_layers([0, 1])
     assert not torch.equal(source.load(0, 6).W_dec, source.load(1, 6).W_dec)
+
+
+def test_the_next_layer_stands_in_the_name_of_a_hook_before_it():
+    source = Pretrained(path="theirs/blocks.{layer+1}.hook_resid_pre")
+    assert str(source.folder(7)) == "theirs/blocks.8.hook_resid_pre"
+    source.check_layers([6, 7])
 
 
 def test_a_release_is_loaded_by_its_name_and_id(monkeypatch, tmp_path):
@@ -29,10 +35,12 @@ def test_a_release_is_loaded_by_its_name_and_id(monkeypatch, tmp_path):
     monkeypatch.setattr(
         saelens, "load_pretrained", lambda release, sae_id: asked.append((release, sae_id)) or dictionary
     )
-    source = Pretrained(release="small-model", id="blocks.{layer}.mlp_out")
+    source = Pretrained(release="someone/small-model", id="blocks.{layer}.mlp_out")
     assert source.load(3, 6) is dictionary
-    assert asked == [("small-model", "blocks.3.mlp_out")]
-    with pytest.raises(ValueError, match=r"small-model/blocks.*reads width 6 and writes 6, the subject has width 8"):
+    assert asked == [("someone/small-model", "blocks.3.mlp_out")]
+    with pytest.raises(
+        ValueError, match=r"someone/small-model/blocks.3.*reads width 6 and writes 6, the subject has width 8"
+    ):
         source.load(3, 8)
 
 

@@ -182,7 +182,7 @@ MOVES: list[tuple[str, set[str]]] = [
     ("harness/training/upcycling.py", {"moex", "moex trial"}),
     *(
         (f"harness/training/{name}.py", DICTIONARIES)
-        for name in ("dictionaries", "dictionary_record", "end_to_end", "trained_on")
+        for name in ("attaching", "dictionaries", "dictionary_record", "end_to_end", "trained_on")
     ),
     ("harness/training/teachers.py", NOTHING),
     ("harness/training/*", SUBJECTS),
@@ -239,6 +239,7 @@ MOVES: list[tuple[str, set[str]]] = [
     ("models/trunk.py", SUBJECTS),
     ("models/*", EVERYTHING - {"corpus"}),
     ("saes/__init__.py", DICTIONARIES),
+    ("saes/catalogue.py", NOTHING),
     ("saes/feature_choice.py", NOTHING),  # no such row here
     ("saes/jumprelu.py", NOTHING),
     ("saes/matryoshka.py", NOTHING),

@@ -242,7 +242,7 @@ def dictionary(folder: Path, d: int = 16, seed: int = 0) -> TopK:
 
 def test_a_folder_becomes_a_row_with_its_figures_and_no_training(tmp_path: Path) -> None:
     theirs = [dictionary(tmp_path / f"theirs.{layer}", seed=layer) for layer in (0, 1)]
-    source = Pretrained(path=str(tmp_path / "theirs.{layer}"))
+    source = Pretrained(path=str(tmp_path / "theirs.{layer}"), trust=True)
     import_dictionaries(source, ALL, tmp_path / "row", model(), DEV)
     found = DictionaryRecord.load(tmp_path / "row")
     loaded = load_dictionaries(tmp_path / "row", ALL, "cpu")
@@ -271,7 +271,7 @@ def specs(row: str, options: dict[str, Any]) -> Any:
 
 def test_a_pretrained_row_knows_its_files(tmp_path: Path) -> None:
     dictionary(tmp_path / "theirs")
-    options = {"path": str(tmp_path / "theirs"), "layers": [1]}
+    options = {"path": str(tmp_path / "theirs"), "layers": [1], "trust": True}
     spec = specs("dense+pretrained", options).dictionary
     assert spec.sites == (Site(1, "mlp_out"),)
     dictionary(tmp_path / "theirs", seed=5)
@@ -281,12 +281,23 @@ def test_a_pretrained_row_knows_its_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"path": "narrow", "layers": [0]}, "reads width 12 and writes 12, the subject has width 16"),
+        ({"path": "narrow", "layers": [0], "trust": True}, "reads width 12 and writes 12, the subject has width 16"),
         ({"path": "nothing", "layers": [0]}, "nothing holds no dictionary"),
-        ({"path": "theirs"}, "one dictionary for 2 layers"),
-        ({"path": "theirs", "layers": [0], "point": "mlp"}, "a transcoder reads and writes at 'mlp'"),
+        ({"path": "theirs", "trust": True}, "one dictionary for 2 layers"),
+        ({"path": "theirs", "layers": [0], "point": "mlp"}, "an autoencoder has no output to learn at 'mlp'"),
+        (
+            {"path": "theirs", "layers": [0]},
+            "does not say which model it was trained on (trust=true attaches it to dense",
+        ),
+        ({"path": "theirs", "layers": [2], "trust": True}, "the subject has layers 0 to 1"),
         ({"layers": [0]}, "name a folder in path, or a release"),
         ({"release": "gpt2", "layers": [0]}, "a release needs the id"),
+        ({"release": "gpt2-smal-res-jb", "id": "x"}, "did you mean gpt2-small-res-jb"),
+        ({"release": "gpt2-small-res-jb", "id": "blocks.1.hook_resid_post"}, "did you mean blocks."),
+        (
+            {"release": "gpt2-small-res-jb", "id": "blocks.1.hook_resid_pre"},
+            "gpt2-small-res-jb: it was trained on gpt2-small, and the row's subject is dense",
+        ),
         ({"path": "theirs", "layers": [0], "k": 3}, "systems.dense+pretrained.k: unknown key"),
     ],
 )
