@@ -11,17 +11,18 @@ from pydantic import Field, create_model
 
 import saes
 from harness.base.errors import BadInput
-from harness.base.row_name import Part, together
+from harness.base.row_name import Part, RowName, together
 from harness.base.settings import Strict, validated
+from harness.experiment.pretrained_rows import PretrainedShape
 from harness.systems.system import Point, Site
 from kernels.registry import nearest
+from saes.claims import Host
 from saes.pretrained import Pretrained
 from saes.settings import DictionaryObjective
 from saes.trainer import TrainSettings
 from saes.training_dictionary import DictionaryConfig
 
 if TYPE_CHECKING:
-    from harness.experiment.pretrained_rows import PretrainedShape
     from harness.experiment.schema import Experiment
     from models.config import TrunkConfig
 
@@ -68,7 +69,7 @@ def dictionary_spec(
     """The dictionaries of a row, checked. `subject`: the configuration of what they are grafted on. Raises BadInput."""
     kind, settings = part.name, together(part, options, row)
     if kind == PRETRAINED:
-        return _pretrained(settings, row, subject)
+        return _pretrained(settings, row, subject, experiment)
     if kind not in saes.DICTIONARIES:
         raise BadInput(f"systems.{row}: no dictionary {kind!r}; {nearest(kind, [*saes.DICTIONARIES, PRETRAINED])}")
     try:
@@ -91,22 +92,42 @@ def dictionary_spec(
     return DictionarySpec(kind, config, sites, _train_settings(training, row), share, checked.on_top)
 
 
-def _pretrained(settings: dict[str, Any], row: str, subject: TrunkConfig | PretrainedShape) -> DictionarySpec:
+def _pretrained(
+    settings: dict[str, Any], row: str, subject: TrunkConfig | PretrainedShape, experiment: Experiment
+) -> DictionarySpec:
+    """What the row leaves open, its dictionary says: the point and, of a single one, the layer."""
     checked = _checked(SiteOptions, Pretrained, settings, row)
     source = _built(Pretrained, checked, row)
-    sites = _sites(checked, checked.point == "mlp", subject, row)
-    width = subject.d_model
+    host = _host(row, subject, experiment)
     try:
-        source.check_layers(len(sites))
-        transcodes = {source.check_folder(site.layer, width) for site in sites}
+        source.check_listed(host)
+        said = source.said_place()
+        layers = checked.layers
+        if layers == "all" and said is not None:
+            layers = (said.layer,)
+        first = 0 if layers == "all" else min(layers, default=0)
+        if said is None:
+            said = source.claims(first).place()
+        transcodes = source.is_transcoder(first)
+        point = checked.point or (said.point if said is not None else None)
+        if said is not None and not 0 <= said.layer < subject.n_layers:
+            source.check(first, said.point, host)  # which says where it was trained
+        chosen = checked.model_copy(update={"layers": layers, "point": point})
+        sites = _sites(chosen, transcodes, subject, row)
+        source.check_layers([site.layer for site in sites])
+        for site in sites:
+            source.check(site.layer, site.point, host)
         source = source.with_contents([site.layer for site in sites])
     except (ValueError, OSError) as error:
         raise BadInput(f"systems.{row}: {error}") from None
-    if source.path is not None and transcodes != {checked.point == "mlp"}:
-        raise BadInput(
-            f"systems.{row}.point = {checked.point!r}: a transcoder reads and writes at 'mlp', an autoencoder does not"
-        )
     return DictionarySpec(PRETRAINED, source, sites, TrainSettings())
+
+
+def _host(row: str, subject: TrunkConfig | PretrainedShape, experiment: Experiment) -> Host:
+    length = experiment.corpus.sequence_length
+    if isinstance(subject, PretrainedShape):
+        return Host(subject.name, subject.d_model, subject.n_layers, length, subject.dtype, subject.centres)
+    return Host(RowName.of(row).subject.name, subject.d_model, subject.n_layers, length)
 
 
 def _checked(base: type[S], cls: type, settings: dict[str, Any], row: str) -> S:

