@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from saes.hooks import Place, place_of_autoencoder, place_of_transcoder
@@ -18,6 +18,7 @@ from saes.hooks import Place, place_of_autoencoder, place_of_transcoder
 CENTRED, FOLDED = "center_writing_weights", "fold_ln"
 _ALSO_KNOWN_AS = {"gpt2-small": "gpt2", "mistral-7b": "mistral-7b-v0.1"}  # TransformerLens' names of its own
 _ON_THE_HUB = re.compile(r"[\w.-]+/[\w.-]+")
+BEHIND_GAIN = "reads_behind_gain"  # of a copy that a row made, into whose encoder the gain went already
 TRAINED_HERE = "trained_on"  # what this project writes into its own (harness/training/trained_on.py)
 _WEIGHTS_IN = ("float32", "float64", "float16", "bfloat16")
 
@@ -38,8 +39,9 @@ class Host:
 @dataclass(frozen=True)
 class Claims:
     """None: it does not say. processed: TransformerLens' changes that the model had when it was trained. dtype: what
-    its weights are kept in; subject_dtype: what the model ran in. begun: whether a token began every sequence. site: of
-    a dictionary that was trained here, whose subject is known by its weights and not by name."""
+    its weights are kept in; subject_dtype: what the model ran in. begun: whether a token began every sequence.
+    behind_gain: whether the norm's gain is in its encoder already. site: of a dictionary that was trained here, whose
+    subject is known by its weights and not by name."""
 
     model: str | None = None
     hook: str | None = None
@@ -52,6 +54,7 @@ class Claims:
     subject_dtype: str | None = None
     begun: bool | None = None
     context: int | None = None
+    behind_gain: bool = False
     site: str | None = None
 
     @staticmethod
@@ -73,6 +76,7 @@ class Claims:
             subject_dtype=_dtype(options.get("dtype") or options.get("torch_dtype")),
             begun=said.get("prepend_bos"),
             context=said.get("context_size"),
+            behind_gain=bool(said.get(BEHIND_GAIN)),
             site=str(here["site"]) if isinstance(here, Mapping) and "site" in here else None,
         )
 
@@ -86,7 +90,8 @@ class Claims:
         if self.head is not None:
             raise ValueError(f"it was trained on head {self.head} of {self.hook}, and no site here is a head's")
         if self.transcoder:
-            return place_of_transcoder(self.hook, self.hook_out, self.hf_hook, FOLDED in self.processed)
+            place = place_of_transcoder(self.hook, self.hook_out, self.hf_hook, FOLDED in self.processed)
+            return replace(place, before_gain=place.before_gain and not self.behind_gain)
         return place_of_autoencoder(self.hook)
 
     def centred(self, centres: bool) -> bool:

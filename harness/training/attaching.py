@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from harness.systems.system import Site
 from models.norms import Norm, norm_of
 from saes.centred import Centred
-from saes.claims import Claims
+from saes.claims import BEHIND_GAIN, Claims
 from saes.dictionary import Dictionary, EncoderDecoder
 
 if TYPE_CHECKING:
@@ -78,5 +78,5 @@ def _behind_gain(dictionary: Dictionary, norm: Norm) -> Dictionary:
         if dictionary.W_skip is not None:
             dictionary.W_skip.div_(gain[None])
             dictionary.b_dec.sub_(dictionary.W_skip @ bias)
-    dictionary.metadata["reads_behind_gain"] = True
+    dictionary.metadata[BEHIND_GAIN] = True
     return dictionary

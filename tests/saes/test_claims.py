@@ -53,6 +53,13 @@ def test_a_transcoder_reads_the_feed_forward_layers_input_before_or_behind_the_n
     claims.check(GEMMA, 3, "mlp", trust=False)
 
 
+def test_a_copy_whose_encoder_has_the_gain_does_not_get_it_twice() -> None:
+    hook = "blocks.3.ln2.hook_normalized"
+    assert Claims.of(config(architecture="transcoder", hook_name=hook, reads_behind_gain=True)).place() == Place(
+        "mlp", 3
+    )
+
+
 @pytest.mark.parametrize(
     ("architecture", "hook", "says"),
     [
