@@ -125,4 +125,4 @@ def test_a_release_whose_weights_are_not_finite_is_refused(monkeypatch: pytest.M
         sae.b_dec[0] = torch.nan
     monkeypatch.setattr(SAE, "from_pretrained", lambda *_: sae)  # the hub, at the outer edge
     with pytest.raises(ValueError, match="b_dec holds numbers that are not finite"):
-        Pretrained(release="some", id="one").load(0, D)
+        Pretrained(release="someone/some", id="one").load(0, D)

@@ -107,7 +107,6 @@ def test_what_does_not_fit_is_told_before_anything_runs(
         row(root, path=str(path), **options)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
-    print(caught.value)
 
 
 JB = "gpt2-small-res-jb"
@@ -162,7 +161,6 @@ def test_without_network_a_release_is_not_to_be_had(root: Path, hub: Path) -> No
     ) as caught:
         row(root, release=JB, id="blocks.2.hook_resid_pre")
     assert "\n" not in str(caught.value)
-    print(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -179,4 +177,3 @@ def test_without_network_a_release_is_not_to_be_had(root: Path, hub: Path) -> No
 def test_what_the_list_tells_needs_no_network(root: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(BadInput, match=message) as caught:
         row(root, **options)
-    print(caught.value)
