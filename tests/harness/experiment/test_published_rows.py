@@ -175,5 +175,5 @@ def test_without_network_a_release_is_not_to_be_had(root: Path, hub: Path) -> No
     ],
 )
 def test_what_the_list_tells_needs_no_network(root: Path, options: dict[str, Any], message: str) -> None:
-    with pytest.raises(BadInput, match=message) as caught:
+    with pytest.raises(BadInput, match=message):
         row(root, **options)
