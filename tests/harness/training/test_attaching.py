@@ -30,7 +30,7 @@ lens = pytest.importorskip("transformer_lens")
 from sae_lens.registry import SAE_CLASS_REGISTRY  # noqa: E402
 from sae_lens.saes.batchtopk_sae import BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig  # noqa: E402
 from sae_lens.saes.sae import SAE, SAEMetadata  # noqa: E402
-from transformer_lens.pretrained.weight_conversions import convert_gpt2_weights  # noqa: E402
+from transformer_lens.pretrained.weight_conversions.gpt2 import convert_gpt2_weights  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
