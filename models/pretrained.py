@@ -1,9 +1,11 @@
-"""Other people's language models as dense subjects: GPT-2, Pythia, Llama and their relatives, run by transformers.
+"""Other people's language models as subjects: GPT-2, Pythia, Llama and their relatives, and mixtures of experts, run by
+transformers.
 
 A neuron is a unit: what comes into the output projection of a feed-forward layer is its activation, that projection's
 column is what it writes. So one adapter serves plain and gated layers. A family is a line that names its modules
 (`FAMILIES`); nothing else of a family is known here. Where a norm follows the layer (OLMo 2, Gemma 2 and 3), it belongs
-to the layer: what is read is what is added to the residual stream, with the norm's scale as it is at the token.
+to the layer: what is read is what is added to the residual stream, with the norm's scale as it is at the token. In a
+mixture (OLMoE, Mixtral, Qwen-MoE) a unit is a neuron inside an expert (models/pretrained_experts.py).
 """
 
 from __future__ import annotations
@@ -24,22 +26,27 @@ from kernels.memory import settle
 from kernels.registry import nearest
 from models.feed_forward import FeedForward
 from models.norms import Norm, norm_of
+from models.pretrained_experts import ExpertsLayer, Mixture
 from models.subject import Subject
+from models.wrapped import Wrapped
 
 
 @dataclass(frozen=True)
 class Names:
     """Where a family keeps what is read. blocks, final_norm: in the model; mlp, norm_after: in a block; out: the output
-    projection, in the mlp. norm_after: the norm between the mlp and the residual stream, where there is one."""
+    projection, in the mlp. norm_after: the norm between the mlp and the residual stream, where there is one. mixture:
+    what an mlp of experts has in place of `out`."""
 
     blocks: str = "model.layers"
     final_norm: str = "model.norm"
     mlp: str = "mlp"
     out: str = "down_proj"
     norm_after: str | None = None
+    mixture: Mixture | None = None
 
 
 _LLAMA = Names()
+_EXPERTS = Names(mixture=Mixture())
 _NORM_AFTER = Names(norm_after="post_feedforward_layernorm")
 # By `model_type`. Families whose blocks scale what the mlp wrote (Granite, MiniCPM) do not fit a line.
 FAMILIES: dict[str, Names] = {
@@ -49,10 +56,14 @@ FAMILIES: dict[str, Names] = {
     "starcoder2": Names(out="c_proj"),
     **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "gemma", "olmo", "phi3", "smollm3", "stablelm"), _LLAMA),
     **dict.fromkeys(("gemma2", "gemma3_text", "olmo2", "olmo3"), _NORM_AFTER),
+    **dict.fromkeys(("olmoe", "mixtral", "qwen3_moe"), _EXPERTS),
+    "qwen2_moe": Names(mixture=Mixture(shared="shared_expert", shared_gate="shared_expert_gate")),
 }
+# How many experts a mixture has, as families call it.
+_EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 
 
-class PretrainedLayer(FeedForward):
+class PretrainedLayer(Wrapped):
     """A feed-forward layer of a pretrained model; its neurons are the units, in the order of its output projection.
 
     Native forward is the model's own. Looked into, a token's write is the sum over its neurons of activation times
@@ -60,8 +71,8 @@ class PretrainedLayer(FeedForward):
     """
 
     def __init__(self, mlp: nn.Module, out: nn.Module, norm_after: nn.Module | None, layer_index: int) -> None:
-        super().__init__(cast(Any, None), layer_index, None)
-        self.mlp, self.norm_after = mlp, norm_after
+        super().__init__(mlp, layer_index)
+        self.norm_after = norm_after
         self._out = (out,)  # in a tuple: it belongs to the mlp already
         self.n_units, self.d_model = self.columns().shape
         self._norm: Norm | None = None
@@ -71,14 +82,8 @@ class PretrainedLayer(FeedForward):
         out = cast(nn.Linear, self._out[0])
         return out.weight.T if isinstance(out, nn.Linear) else out.weight  # Conv1D keeps it turned
 
-    def forward(self, x: Tensor, position_ids: Tensor | None = None) -> Tensor:
-        """As in `FeedForward`. The model's own blocks do not tell positions: they are counted from 0."""
-        if position_ids is None:
-            position_ids = torch.arange(x.shape[1], device=x.device)[None]
-        return super().forward(x, position_ids)
-
     def fused(self, x: Tensor) -> Tensor:
-        y = self.mlp(x[None])[0]
+        y = super().fused(x)
         return y if self.norm_after is None else self.norm_after(y)
 
     def read(self, x: Tensor, rows: Tensor) -> Codes:
@@ -129,7 +134,7 @@ class PretrainedLayer(FeedForward):
 class PretrainedSubject(Subject):
     """A transformers model, whose feed-forward layers can be looked into.
 
-    The model is changed in place: its feed-forward modules are `PretrainedLayer`s, and a norm behind them is theirs.
+    The model is changed in place: its feed-forward modules are `Wrapped`, and a norm behind them is theirs.
     """
 
     def __init__(self, inner: PreTrainedModel, names: Names | None = None) -> None:
@@ -139,9 +144,7 @@ class PretrainedSubject(Subject):
         self.names = names or _named(inner)
         layers: list[FeedForward] = []
         for index, block in enumerate(_module(inner, self.names.blocks)):
-            mlp = _module(block, self.names.mlp)
-            after = None if self.names.norm_after is None else _module(block, self.names.norm_after)
-            layer = PretrainedLayer(mlp, _module(mlp, self.names.out), after, index)
+            layer = _layer(block, self.names, index)
             setattr(block, self.names.mlp, layer)
             if self.names.norm_after is not None:
                 setattr(block, self.names.norm_after, nn.Identity())
@@ -188,21 +191,25 @@ class PretrainedSubject(Subject):
         return logits if most is None else most * torch.tanh(logits / most)
 
     def active_parameters(self) -> int:
-        """All but the rows of the embeddings that a token does not touch."""
+        """All but the rows of the embeddings that a token does not touch, and the experts that it does not visit."""
         embeddings = {id(m): m for m in self.inner.modules() if isinstance(m, nn.Embedding)}
         tied = cast(nn.Linear, self.inner.get_output_embeddings()).weight
         idle = sum(m.weight.numel() - m.weight.shape[1] for m in embeddings.values() if m.weight is not tied)
-        return sum(p.numel() for p in self.inner.parameters()) - idle
+        idle += sum(p.numel() for layer in self._layers for p in layer.parameters())
+        active = sum(layer.active_parameters() for layer in self._layers)
+        return sum(p.numel() for p in self.inner.parameters()) - idle + active
 
     def forward_flops_per_token(self, sequence_length: int) -> int:
         """Of matrix products, as for our own trunks: two for every weight of a matrix, the head's too, and attention's
-        full square."""
-        matrices = [p for block in self.blocks() for p in block.parameters() if p.ndim == 2]
+        full square. Of experts those that a token visits."""
+        inside = {id(p) for layer in self._layers for p in layer.parameters()}
+        matrices = [p for block in self.blocks() for p in block.parameters() if p.ndim == 2 and id(p) not in inside]
+        layers = sum(layer.flops_per_token() for layer in self._layers)
         config = self.config
         heads = config.num_attention_heads
         width = heads * (getattr(config, "head_dim", None) or config.hidden_size // heads)
         attention = 2 * 2 * sequence_length * width * len(self._layers)
-        return sum(2 * p.numel() for p in matrices) + attention + 2 * self.unembedding().numel()
+        return sum(2 * p.numel() for p in matrices) + layers + attention + 2 * self.unembedding().numel()
 
 
 def load(
@@ -213,11 +220,14 @@ def load(
     if gguf_file is not None:
         more = {"gguf_file": gguf_file, "quantization_config": GgufConfig(dequantize=True)}
     try:
-        inner = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=getattr(torch, dtype), trust_remote_code=False, **more
+        inner, found = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=getattr(torch, dtype), trust_remote_code=False, output_loading_info=True, **more
         )
     except (OSError, ValueError, KeyError, NotImplementedError, ImportError, RuntimeError) as error:
         raise ValueError(f"{folder} cannot be read as a causal language model ({_one_line(error)})") from error
+    # transformers only warns, and initialises what is not there.
+    if gguf_file is None and (missing := sorted(found["missing_keys"])):
+        raise ValueError(f"{folder} lacks {len(missing)} of the model's tensors: {', '.join(missing[:3])}")
     settle(inner)
     return PretrainedSubject(inner, _given(inner, names))
 
@@ -233,7 +243,7 @@ def initial(folder: Path, gguf_file: str | None = None, names: dict[str, str] | 
 def save(subject: PretrainedSubject, folder: Path) -> None:
     """As `load` reads it: the model's own layout, without the harness's layers around its feed-forward modules."""
     model = subject.inner
-    layers = {f"{name}.mlp.": f"{name}." for name, m in model.named_modules() if isinstance(m, PretrainedLayer)}
+    layers = {f"{name}.mlp.": f"{name}." for name, m in model.named_modules() if isinstance(m, Wrapped)}
     norms = {}
     if subject.names.norm_after is not None:
         for name, module in model.named_modules():
@@ -257,11 +267,24 @@ def save(subject: PretrainedSubject, folder: Path) -> None:
     plain.save_pretrained(folder)
 
 
+def _layer(block: nn.Module, names: Names, index: int) -> Wrapped:
+    mlp = _module(block, names.mlp)
+    if names.mixture is not None and hasattr(mlp, names.mixture.experts):  # some layers of a mixture are dense
+        return ExpertsLayer(mlp, names.mixture, index)
+    after = None if names.norm_after is None else _module(block, names.norm_after)
+    return PretrainedLayer(mlp, _module(mlp, names.out), after, index)
+
+
 def _given(model: PreTrainedModel, names: dict[str, str] | None) -> Names:
     """The family's names with those that are given by hand in their place."""
-    if not names:
+    if not names or _is_unknown_mixture(model):
         return _named(model)
     return dataclasses.replace(FAMILIES.get(model.config.model_type, Names()), **names)
+
+
+def _is_unknown_mixture(model: PreTrainedModel) -> bool:
+    counts = (getattr(model.config, name, None) for name in _EXPERT_COUNTS)
+    return model.config.model_type not in FAMILIES and any(counts)
 
 
 def _one_line(error: Exception) -> str:
@@ -272,6 +295,9 @@ def _named(model: PreTrainedModel) -> Names:
     kind = model.config.model_type
     if kind in FAMILIES:
         return FAMILIES[kind]
+    if _is_unknown_mixture(model):  # how it routes and gates no name can tell
+        mixtures = [name for name, names in FAMILIES.items() if names.mixture is not None]
+        raise ValueError(f"model_type {kind!r} has experts, and is none of the mixtures known: {', '.join(mixtures)}")
     inside = [name for name, _ in model.named_children()]
     deeper = [f"{name}.{child}" for name in inside for child, _ in getattr(model, name).named_children()]
     raise ValueError(

@@ -1,4 +1,4 @@
-"""Other people's models as dense subjects: every family of the table, tiny and random."""
+"""Other people's models as subjects: every family of the table, tiny and random."""
 
 from __future__ import annotations
 
@@ -29,6 +29,23 @@ MORE: dict[str, dict[str, Any]] = {
     "gemma2": {"head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": 64},
     "gemma3_text": {"head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": 64},
     "qwen3": {"head_dim": 8},
+    "olmoe": {"num_experts": 6, "num_experts_per_tok": 2},
+    "mixtral": {"num_local_experts": 6, "num_experts_per_tok": 2},
+    "qwen2_moe": {
+        "num_experts": 6,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 24,
+        "shared_expert_intermediate_size": 40,
+    },
+    # Its first layer is a dense one.
+    "qwen3_moe": {
+        "head_dim": 8,
+        "num_local_experts": 6,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 24,
+        "norm_topk_prob": True,
+        "mlp_only_layers": [0],
+    },
 }
 EVERY = [*FAMILIES, "gpt_neox-sequential"]
 every_family = pytest.mark.parametrize("family", EVERY)
@@ -140,7 +157,9 @@ def test_forward_flops_are_those_of_the_matrix_products(family: str) -> None:
     from torch.utils.flop_counter import FlopCounterMode
 
     model = tiny(family)
-    model.set_attn_implementation("eager")  # the counter has no formula for SDPA on a CPU
+    model.set_attn_implementation("eager")  # the counter has no formula for SDPA on a CPU, nor for grouped products
+    if FAMILIES[model.config.model_type].mixture is not None:
+        model.set_experts_implementation("eager")
     subject = PretrainedSubject(model)
     with FlopCounterMode(display=False) as counter:
         subject(tokens(8))
