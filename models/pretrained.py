@@ -1,5 +1,5 @@
 """Other people's language models as subjects: GPT-2, Pythia, Llama and their relatives, and mixtures of experts, run by
-transformers.
+transformers; MonetLLM's releases are read into our own `monet` (models/monet_release.py).
 
 A neuron is a unit: what comes into the output projection of a feed-forward layer is its activation, that projection's
 column is what it writes. So one adapter serves plain and gated layers. A family is a line that names its modules
@@ -24,10 +24,12 @@ from kernels import sparse_dictionary
 from kernels.codes import Codes
 from kernels.memory import settle
 from kernels.registry import nearest
+from models import monet_release
 from models.feed_forward import FeedForward
 from models.norms import Norm, norm_of
 from models.pretrained_experts import ExpertsLayer, Mixture
 from models.subject import Subject
+from models.trunk import TrunkForCausalLM
 from models.wrapped import Wrapped
 
 
@@ -214,8 +216,10 @@ class PretrainedSubject(Subject):
 
 def load(
     folder: Path, dtype: str, gguf_file: str | None = None, names: dict[str, str] | None = None
-) -> PretrainedSubject:
+) -> PretrainedSubject | TrunkForCausalLM:
     """The model in a folder, as `save_pretrained` writes it, or in one GGUF file of it. Raises ValueError, one line."""
+    if gguf_file is None and _is_monet(folder, names):
+        return monet_release.load(folder, dtype)
     more: dict[str, Any] = {"use_safetensors": True}
     if gguf_file is not None:
         more = {"gguf_file": gguf_file, "quantization_config": GgufConfig(dequantize=True)}
@@ -232,16 +236,23 @@ def load(
     return PretrainedSubject(inner, _given(inner, names))
 
 
-def initial(folder: Path, gguf_file: str | None = None, names: dict[str, str] | None = None) -> PretrainedSubject:
+def initial(
+    folder: Path, gguf_file: str | None = None, names: dict[str, str] | None = None
+) -> PretrainedSubject | TrunkForCausalLM:
     """A model of the same shape as it is initialised, by torch's global generator: the control."""
+    if gguf_file is None and _is_monet(folder, names):
+        return monet_release.initial(folder)
     more = {"gguf_file": gguf_file} if gguf_file else {}
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False, **more)
     inner = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     return PretrainedSubject(inner, _given(inner, names))
 
 
-def save(subject: PretrainedSubject, folder: Path) -> None:
+def save(subject: PretrainedSubject | TrunkForCausalLM, folder: Path) -> None:
     """As `load` reads it: the model's own layout, without the harness's layers around its feed-forward modules."""
+    if isinstance(subject, TrunkForCausalLM):
+        subject.save_pretrained(folder)
+        return
     model = subject.inner
     layers = {f"{name}.mlp.": f"{name}." for name, m in model.named_modules() if isinstance(m, Wrapped)}
     norms = {}
@@ -273,6 +284,14 @@ def _layer(block: nn.Module, names: Names, index: int) -> Wrapped:
         return ExpertsLayer(mlp, names.mixture, index)
     after = None if names.norm_after is None else _module(block, names.norm_after)
     return PretrainedLayer(mlp, _module(mlp, names.out), after, index)
+
+
+def _is_monet(folder: Path, names: dict[str, str] | None) -> bool:
+    if not monet_release.reads(folder):
+        return False
+    if names:
+        raise ValueError(f"names={{{', '.join(names)}}} are of families that transformers runs; a monet has none")
+    return True
 
 
 def _given(model: PreTrainedModel, names: dict[str, str] | None) -> Names:

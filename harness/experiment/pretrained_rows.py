@@ -15,6 +15,7 @@ from harness.base import foreign
 from harness.base.errors import BadInput
 from harness.base.settings import Strict, validated
 from harness.corpus.config import CorpusConfig, TokenizerFrom
+from models import ARCHITECTURES, monet_release
 
 _CACHED = "models--"  # how the Hub's cache calls the folder of a model
 
@@ -69,17 +70,22 @@ class PretrainedModel:
     def digest(self) -> str:
         return foreign.digest_of(self.folder, self.gguf_file)
 
+    @property
+    def is_monet(self) -> bool:
+        """Whether it is read into our own `monet`."""
+        return self.gguf_file is None and monet_release.reads(self.folder)
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """What computes it, beside transformers. Raises ValueError where no architecture does."""
+        if not self.is_monet:
+            return ("models.pretrained",)
+        return ("models.pretrained", ARCHITECTURES.modules()[monet_release.architecture(self.folder)])
+
     @cached_property
     def shape(self) -> PretrainedShape:
         """Raises ValueError where the configuration cannot be read."""
-        from transformers import AutoConfig
-
-        more = {"gguf_file": self.gguf_file} if self.gguf_file else {}
-        try:
-            config = AutoConfig.from_pretrained(self.folder, trust_remote_code=False, **more)
-        except (OSError, ValueError, KeyError, ImportError, struct.error) as error:
-            raise ValueError(f"its configuration cannot be read ({' '.join(str(error).split())[:160]})") from error
-        text = config.get_text_config()
+        text: Any = monet_release.config_of(self.folder) if self.is_monet else self._config().get_text_config()
         longest = [getattr(text, name, None) for name in ("max_position_embeddings", "sliding_window")]
         return PretrainedShape(
             text.num_hidden_layers,
@@ -90,6 +96,15 @@ class PretrainedModel:
             self.dtype,
             centres=not hasattr(text, "rms_norm_eps"),
         )
+
+    def _config(self) -> Any:
+        from transformers import AutoConfig
+
+        more = {"gguf_file": self.gguf_file} if self.gguf_file else {}
+        try:
+            return AutoConfig.from_pretrained(self.folder, trust_remote_code=False, **more)
+        except (OSError, ValueError, KeyError, ImportError, struct.error) as error:
+            raise ValueError(f"its configuration cannot be read ({' '.join(str(error).split())[:160]})") from error
 
 
 def pretrained_model(

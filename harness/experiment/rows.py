@@ -62,7 +62,7 @@ class SubjectSpec:
     def modules(self) -> tuple[str, ...]:
         """Where the architecture is named, and where its class lies."""
         if self.pretrained is not None:
-            return ("models.pretrained",)
+            return self.pretrained.modules
         architecture = models.ARCHITECTURES[self.architecture]
         return (models.ARCHITECTURES.modules()[self.architecture], architecture.model_class.__module__)
 

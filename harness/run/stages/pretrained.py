@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
 from harness.base.errors import BadInput
 from harness.base.progress import stage_progress
@@ -16,7 +17,7 @@ from harness.run.numerics import Numerics
 from harness.store.stages import Stage
 from harness.training.record import CURVE_FILE, TrainingRecord
 from models import pretrained
-from models.pretrained import PretrainedSubject
+from models.subject import Subject
 
 if TYPE_CHECKING:
     from harness.experiment.rows import SubjectSpec
@@ -33,7 +34,7 @@ def stage(spec: SubjectSpec, seed: int, numerics: Numerics) -> Stage:
     if spec.untrained:
         config |= {"untrained": True, "seed": seed, **numerics.as_config()}
         label = f"{label}, seed {seed}"
-    return Stage("subject", label, config, (), (__name__, "models.pretrained"))
+    return Stage("subject", label, config, (), (__name__, *model.modules))
 
 
 def produce(spec: SubjectSpec, seed: int, sequence_length: int, label: str, work: Path) -> None:
@@ -76,11 +77,13 @@ def produce(spec: SubjectSpec, seed: int, sequence_length: int, label: str, work
     (work / "training.json").write_text(json.dumps(asdict(record), indent=1))
 
 
-def read(folder: Path, device: str) -> PretrainedSubject:
+def read(folder: Path, device: str) -> Subject:
     """Raises BadInput where the model is no longer there."""
     said = json.loads((folder / FILE).read_text())
     where = folder / "model" if said["folder"] is None else Path(said["folder"])
     try:
-        return pretrained.load(where, said["dtype"], None, said["names"]).to(device)
+        subject = pretrained.load(where, said["dtype"], None, said["names"])
     except ValueError as error:
         raise BadInput(str(error)) from error
+    nn.Module.to(subject, device)
+    return subject
