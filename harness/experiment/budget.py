@@ -14,6 +14,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 import models
+from harness.base.errors import BadInput
 from harness.experiment.dictionary_rows import DictionarySpec
 from harness.experiment.pretrained_rows import PretrainedModel
 from harness.experiment.rows import SubjectSpec, SystemSpec
@@ -91,8 +92,12 @@ def _size(architecture: str, settings: str, vocab_size: int, length: int) -> Mod
 
 @functools.lru_cache(maxsize=64)
 def _pretrained_size(model: PretrainedModel, length: int) -> ModelSize:
-    with torch.device("meta"):
-        subject = pretrained.initial(model.folder, model.gguf_file, dict(model.names))
+    """Raises BadInput where it is of no family that is known."""
+    try:
+        with torch.device("meta"):
+            subject = pretrained.initial(model.folder, model.gguf_file, dict(model.names))
+    except ValueError as error:
+        raise BadInput(f"hf:{model.folder}: {error}") from error
     return ModelSize(
         sum(parameter.numel() for parameter in subject.parameters()),
         subject.active_parameters(),
