@@ -26,7 +26,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.config import TrunkConfig
 from models.registry import ARCHITECTURES, Architecture
@@ -80,17 +80,16 @@ def config_of(folder: Path) -> TrunkConfig:
     if lacking := [name for name in (*_SETTINGS.values(), "moe_experts") if name not in said]:
         raise ValueError(f"{folder}: config.json of a monet release lacks {', '.join(lacking)}")
     _check_trunk(folder, said)
-    settings = {ours: said[theirs] for ours, theirs in _SETTINGS.items()}
+    settings: dict[str, Any] = {ours: said[theirs] for ours, theirs in _SETTINGS.items()}
+    settings |= {"n_experts": said["moe_experts"] ** 2, "router_norm": "batch"}
+    settings |= {name: said.get(name) for name in _SPECIAL}
     base = (said.get("rope_parameters") or said).get("rope_theta", 10_000.0)
     try:
         return known.config_class(
             **settings,
             **known.fixed,
             tie_word_embeddings=bool(said.get("tie_word_embeddings", False)),
-            n_experts=said["moe_experts"] ** 2,
-            router_norm="batch",
             rope_parameters={"rope_type": "default", "rope_theta": float(base)},
-            **{name: said.get(name) for name in _SPECIAL},
         )
     except (TypeError, ValueError) as error:
         raise ValueError(f"{folder}: no monet of ours has its configuration ({error})") from error
@@ -115,7 +114,8 @@ def load(folder: Path, dtype: str) -> TrunkForCausalLM:
                 f"{folder}: {name} has shape {tuple(tensor.shape)}, and its config.json says {tuple(own[name].shape)}"
             )
     model.load_state_dict(ours, strict=False)  # all but counters, by `_translated`
-    return model.to(dtype=getattr(torch, dtype)).eval().requires_grad_(False)
+    nn.Module.to(model, getattr(torch, dtype))
+    return model.eval().requires_grad_(False)
 
 
 def initial(folder: Path) -> TrunkForCausalLM:

@@ -224,11 +224,12 @@ def load(
     if gguf_file is not None:
         more = {"gguf_file": gguf_file, "quantization_config": GgufConfig(dequantize=True)}
     try:
-        inner, found = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder, dtype=getattr(torch, dtype), trust_remote_code=False, output_loading_info=True, **more
         )
     except (OSError, ValueError, KeyError, NotImplementedError, ImportError, RuntimeError) as error:
         raise ValueError(f"{folder} cannot be read as a causal language model ({_one_line(error)})") from error
+    inner, found = loaded
     # transformers only warns, and initialises what is not there.
     if gguf_file is None and (missing := sorted(found["missing_keys"])):
         raise ValueError(f"{folder} lacks {len(missing)} of the model's tensors: {', '.join(missing[:3])}")
