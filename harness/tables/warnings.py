@@ -84,8 +84,9 @@ def _no_board(table: Table) -> Iterator[str]:
             without.setdefault(against, []).append(f"`{row.system}` ({here.value:.3f})")
     for against, rows in without.items():
         yield (
-            f"Board tracking has not emerged in {', '.join(rows)}: a full linear probe on the last stream reaches {against}, and "
-            f"clear would be {EMERGED} more with intervals apart. So nothing follows from what units do not know there."
+            f"Board tracking has not emerged in {', '.join(rows)}: a full linear probe on the last stream reaches "
+            f"{against}, and clear would be {EMERGED} more with intervals apart. So nothing follows from what units do "
+            "not know there."
         )
 
 
