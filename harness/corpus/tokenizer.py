@@ -108,8 +108,8 @@ def read_pretrained(source: TokenizerFrom) -> PreTrainedTokenizerFast:
         raise BadInput(
             f"{folder}: its tokenizer has no special token to begin a document with (bos_token or eos_token)"
         )
-    if begin not in tokenizer.get_vocab():
-        raise BadInput(f"{folder}: begin = {begin!r}: {nearest(begin, tokenizer.all_special_tokens)}")
+    if str(begin) not in tokenizer.get_vocab():
+        raise BadInput(f"{folder}: begin = {begin!r}: {nearest(str(begin), tokenizer.all_special_tokens)}")
     tokenizer.eos_token = begin
     return tokenizer
 

@@ -74,9 +74,9 @@ def prompts(
             clean = template.format(A=a, B=b, S=subject, place=place, thing=thing)
             twin = template.format(A=c, B=d, S=e, place=place, thing=thing)
             ids = [[begin, *tokenizer.encode(text, add_special_tokens=False)] for text in (clean, twin)]
-            last = [tokenizer.encode(name, add_special_tokens=False)[0] for name in (answer, subject)]
+            right, wrong = (tokenizer.encode(name, add_special_tokens=False)[0] for name in (answer, subject))
             if len(ids[0]) == len(ids[1]):
-                rows.setdefault(len(ids[0]), []).append((ids[0], ids[1], *last))
+                rows.setdefault(len(ids[0]), []).append((ids[0], ids[1], right, wrong))
         for of_length in rows.values():
             columns = [torch.tensor(column) for column in zip(*of_length, strict=True)]
             found.append(Prompts(*columns))
