@@ -77,6 +77,6 @@ def _promoted(system: System, node: Node, read: Mapping[Site, Tensor]) -> list[i
         torch.tensor([node.value], dtype=x.dtype, device=x.device),
         torch.zeros(1, 2, dtype=torch.long, device=x.device), dictionary.n_units,
     )  # fmt: skip
-    norm = norm_of(system.model.final_norm(), x.shape[1])
-    logits = system.model.unembedding().float() @ norm.direction(dictionary.write(one, x)[0])
+    read_as = norm_of(system.model.final_norm(), x.shape[1]).direction(dictionary.write(one, x)[0])
+    logits = system.model.unembedding().to(read_as.dtype) @ read_as
     return logits.topk(PROMOTED).indices.tolist()

@@ -57,9 +57,9 @@ def logits_of(evaluation: Evaluation, write: Tensor, most: int) -> tuple[tuple[s
     model, tokenizer = evaluation.system.model, evaluation.tokenizer
     if tokenizer is None or not bool(write.any()):
         return (), ()
-    head = model.unembedding().float()  # [vocabulary, d_model]
-    norm = norm_of(model.final_norm(), model.config.hidden_size)
-    logits = (head @ norm.direction(write.to(head.device))).cpu()
+    head = model.unembedding()  # [vocabulary, d_model]
+    read_as = norm_of(model.final_norm(), model.config.hidden_size).direction(write.to(head.device))
+    logits = (head.to(read_as.dtype) @ read_as).float().cpu()
     raised, lowered = logits.topk(most).indices.tolist(), (-logits).topk(most).indices.tolist()
     return tuple(shown(tokenizer, i) for i in raised), tuple(shown(tokenizer, i) for i in lowered)
 

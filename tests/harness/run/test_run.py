@@ -150,7 +150,7 @@ def test_explained_variance_l0_and_spliced_loss_agree_with_saelens(ran: Ran) -> 
     from transformers import AutoModelForCausalLM
 
     run = next(run for run in plan().rows if run.spec.name == "dense+topk")
-    corpus = load_corpus(ran.store / plan().corpus.folder)
+    corpus = load_corpus(ran.store / plan().text.stage.folder)
     model = AutoModelForCausalLM.from_pretrained(ran.store / run.subject.folder / "model").eval()
     assert run.dictionary is not None
     assert run.spec.dictionary is not None

@@ -238,7 +238,7 @@ MOVES: list[tuple[str, set[str]]] = [
     ("models/grouped.py", SUBJECTS),  # by the experts of other people's models, which a subject's stage may read
     ("models/moex.py", {"moex", "moex trial"}),
     ("models/monet_release.py", SUBJECTS),
-    ("models/norms.py", SUBJECTS | {"autointerp", "units"}),
+    ("models/norms.py", SUBJECTS | DICTIONARIES | {"autointerp", "units"}),
     ("models/pretrained*.py", SUBJECTS),
     ("models/registry.py", SUBJECTS),
     ("models/subject.py", SUBJECTS),

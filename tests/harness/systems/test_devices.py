@@ -31,6 +31,8 @@ from harness.corpus.chess import ChessCorpus
 from harness.corpus.labels import Concept, Labels, label
 from harness.corpus.text_labels import TextLabeller
 from harness.experiment.schema import EvaluationConfig
+from harness.metrics.ioi.patching import attribution, native, patched
+from harness.metrics.ioi.prompts import Prompts
 from harness.metrics.metric import METRICS
 from harness.run.stages.codes import evaluation_of, produce
 from harness.systems.cost import Cost
@@ -264,6 +266,16 @@ def test_a_metric_computes_on_its_systems_device(
     chosen = METRICS[metric]
     found = chosen.measure(evaluation, chosen.options(**OPTIONS.get(metric, {})))
     if metric != "reconstruction" or kind:  # units of a model's own reconstruct nothing
-        # A text of one domain has nothing to be special in, and says so.
-        said = metric == "specialisation" and all(measured.reason for measured in found)
+        # A text of one domain has nothing to be special in, a tokenizer without names nobody to identify: they say so.
+        said = metric in ("specialisation", "ioi") and all(measured.reason for measured in found)
         assert said or any(math.isfinite(measured.value) for measured in found)
+
+
+def test_units_are_patched_on_their_systems_device(corpus: Corpus, elsewhere: None) -> None:
+    of = System("pools", made("pools", corpus).to(ELSEWHERE), None)
+    ids = torch.randint(0, corpus.info.vocab_size, (2, 3, 9))
+    asked = Prompts(ids[0], ids[1], torch.tensor([3, 4, 5]), torch.tensor([6, 7, 8]))
+    before = native(of, asked)
+    chosen = {site: score > 0 for site, score in attribution(of, asked, before).items()}
+    moved, divergence = patched(of, asked, before, chosen)
+    assert {moved.device.type, divergence.device.type} == {ELSEWHERE}
