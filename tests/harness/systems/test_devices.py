@@ -278,4 +278,4 @@ def test_units_are_patched_on_their_systems_device(corpus: Corpus, elsewhere: No
     before = native(of, asked)
     chosen = {site: score > 0 for site, score in attribution(of, asked, before).items()}
     moved, divergence = patched(of, asked, before, chosen)
-    assert {moved.device.type, divergence.device.type} == {ELSEWHERE}
+    assert {moved.device, divergence.device} == {ELSEWHERE}
