@@ -38,6 +38,27 @@ class TrainingRecord:
     mu: float | None = None
 
     @staticmethod
+    def untrained(
+        parameters: int, active_parameters: int, forward_flops_per_token: float, training_flops: float = 0.0
+    ) -> TrainingRecord:
+        """Of a model that nobody trained here. training_flops: NaN where others trained it, and what it took is not
+        known."""
+        return TrainingRecord(
+            tokens=0,
+            steps=0,
+            parameters=parameters,
+            active_parameters=active_parameters,
+            forward_flops_per_token=forward_flops_per_token,
+            training_flops=training_flops,
+            seconds=0.0,
+            cpu_seconds=0.0,
+            tokens_per_second=0.0,
+            peak_memory_bytes=None,
+            final_loss=None,
+            kernels={},
+        )
+
+    @staticmethod
     def load(folder: Path) -> TrainingRecord:
         return TrainingRecord(**json.loads((folder / "training.json").read_text()))
 

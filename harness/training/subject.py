@@ -168,19 +168,7 @@ def save_untrained(model: TrunkForCausalLM, sequence_length: int, work: Path) ->
     """The control that was never trained: leaves what `train_subject` leaves, with an empty curve."""
     model.save_pretrained(work / "model")
     (work / CURVE_FILE).write_text("")
-    record = TrainingRecord(
-        **_size(model, sequence_length),
-        tokens=0,
-        steps=0,
-        training_flops=0.0,
-        seconds=0.0,
-        cpu_seconds=0.0,
-        tokens_per_second=0.0,
-        peak_memory_bytes=None,
-        final_loss=None,
-        kernels={},
-    )
-    return _recorded(record, work)
+    return _recorded(TrainingRecord.untrained(**_size(model, sequence_length)), work)
 
 
 def _recorded(record: TrainingRecord, work: Path) -> TrainingRecord:

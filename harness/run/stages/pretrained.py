@@ -60,19 +60,11 @@ def produce(spec: SubjectSpec, seed: int, sequence_length: int, label: str, work
     said = {"folder": None if made else str(model.folder.absolute()), "dtype": model.dtype, "names": names}
     (work / FILE).write_text(json.dumps(said, indent=1))
     (work / CURVE_FILE).write_text("")
-    record = TrainingRecord(
-        tokens=0,
-        steps=0,
-        parameters=sum(parameter.numel() for parameter in subject.parameters()),
-        active_parameters=subject.active_parameters(),
-        forward_flops_per_token=float(subject.forward_flops_per_token(sequence_length)),
-        training_flops=0.0 if spec.untrained else math.nan,
-        seconds=0.0,
-        cpu_seconds=0.0,
-        tokens_per_second=0.0,
-        peak_memory_bytes=None,
-        final_loss=None,
-        kernels={},
+    record = TrainingRecord.untrained(
+        sum(parameter.numel() for parameter in subject.parameters()),
+        subject.active_parameters(),
+        float(subject.forward_flops_per_token(sequence_length)),
+        0.0 if spec.untrained else math.nan,
     )
     (work / "training.json").write_text(json.dumps(asdict(record), indent=1))
 
