@@ -61,7 +61,12 @@ def _pools(table: Table) -> Drawing | None:
     systems = list(dict.fromkeys(str(one["system"]) for one in records))
     chart = panel.facet(alt.Facet("system:N", sort=systems, title=None), data=data(records), columns=_COLUMNS)
     chart = chart.resolve_scale(y="independent")
-    return Drawing("pools", "Which pools fire in which domains", "1: as often as if it made no difference.", chart)
+    return Drawing(
+        "pools",
+        "Which pools fire in which domains",
+        "1: an even part of what fires there. A pool whose row varies tells domains apart.",
+        chart,
+    )
 
 
 def _knockout(table: Table) -> Drawing | None:
