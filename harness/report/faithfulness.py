@@ -28,8 +28,9 @@ def draw(table: Table) -> list[Drawing]:
 
 def points(table: Table) -> list[Record]:
     """One for every row, order and share. Untrained rows have nothing to lose."""
+    looks = marks(table)
     return [
-        record(marks(table), row, {"y": name}, share=int(found[2]), order=ORDERS[found[1]])
+        record(looks, row, {"y": name}, share=int(found[2]), order=ORDERS[found[1]])
         for row in table.rows
         for name in row.metrics
         if not is_control(row) and (found := _PART.match(name))
@@ -38,8 +39,9 @@ def points(table: Table) -> list[Record]:
 
 def counts(table: Table) -> list[Record]:
     """One for every row and number of units."""
+    looks = marks(table)
     return [
-        record(marks(table), row, {"y": name}, units=int(found[1]))
+        record(looks, row, {"y": name}, units=int(found[1]))
         for row in table.rows
         for name in row.metrics
         if not is_control(row) and (found := _COUNT.match(name))
