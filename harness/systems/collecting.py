@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, cast
 
@@ -22,9 +23,27 @@ def watched(model: Subject, sites: Iterable[Site]) -> System:
     return System("collecting", model, dict.fromkeys(sites, cast(ReadWrite, None)))
 
 
+class _AllSeen(Exception):
+    """Every site that is watched has been seen."""
+
+
+@torch.no_grad()
 def collect(model: Subject, split: PackedSplit, indices: Tensor, sites: Iterable[Site]) -> Activations:
-    """What the sites read and should write on the sequences `indices` of `split`, in the order of their tokens."""
-    return native_run(model, split.batch(indices).to(model.device), indices, sites, logits_to_keep=1)[0]
+    """What the sites read and should write on the sequences `indices` of `split`, in the order of their tokens.
+
+    What comes after the last site is not computed: of a pretrained model, that is often most of it.
+    """
+    batch, found = split.batch(indices).to(model.device), _Found()
+    system = watched(model, sites)
+
+    def keep(site: Site, x: Tensor, y: Tensor) -> None:
+        found.keep(site, x, y)
+        if len(found.by_site) == len(system.sites):
+            raise _AllSeen
+
+    with system.watching(keep), contextlib.suppress(_AllSeen):
+        model(batch.input_ids, use_cache=False, logits_to_keep=1)
+    return found.activations(batch, indices)
 
 
 def collect_text(model: Subject, split: PackedSplit, indices: Tensor, sites: Iterable[Site]) -> Activations:
@@ -43,14 +62,24 @@ def native_run(
 
     logits_to_keep: of so many last positions (0: all).
     """
-    found: dict[Site, tuple[Tensor, Tensor]] = {}
-
-    def keep(site: Site, x: Tensor, y: Tensor) -> None:
-        flat = x.flatten(0, 1)
-        found[site] = (flat, flat if y is x else y.flatten(0, 1))
-
-    with watched(model, sites).watching(keep):
+    found = _Found()
+    with watched(model, sites).watching(found.keep):
         logits = model(batch.input_ids, use_cache=False, logits_to_keep=logits_to_keep).logits
-    rows = token_rows(len(indices), torch.arange(batch.input_ids.shape[1])[None])
-    rows[:, 0] = indices[rows[:, 0]]
-    return Activations(rows.to(model.device), cast(Any, found)), logits
+    return found.activations(batch, indices), logits
+
+
+class _Found:
+    """What the sites of one batch read and should write, as they are met."""
+
+    def __init__(self) -> None:
+        self.by_site: dict[Site, tuple[Tensor, Tensor]] = {}
+
+    def keep(self, site: Site, x: Tensor, y: Tensor) -> None:
+        flat = x.flatten(0, 1)
+        self.by_site[site] = (flat, flat if y is x else y.flatten(0, 1))
+
+    def activations(self, batch: Batch, indices: Tensor) -> Activations:
+        """indices: the sequences of the batch."""
+        rows = token_rows(len(indices), torch.arange(batch.input_ids.shape[1])[None])
+        rows[:, 0] = indices[rows[:, 0]]
+        return Activations(rows.to(batch.input_ids.device), cast(Any, self.by_site))
