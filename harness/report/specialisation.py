@@ -13,6 +13,7 @@ from harness.tables.table import Table
 _NAME = re.compile(r"specialisation/without_(.+)_in_(.+)$")
 _SHARE = re.compile(r"specialisation/share_(\d+\.\d+)_in_(.+)$")
 _CELL, _COLUMNS = 44, 4  # pixels; matrices side by side
+_AXIS = alt.Axis(labelAngle=-45, labelOverlap=False, ticks=False, domain=False)
 
 
 def points(table: Table) -> list[Record]:
@@ -49,7 +50,7 @@ def _pools(table: Table) -> Drawing | None:
     if not records:
         return None
     domains, pools = ([*dict.fromkeys(str(one[key]) for one in records)] for key in ("domain", "pool"))
-    x = alt.X("domain:N", sort=domains, title="domain", axis=alt.Axis(labelAngle=-45, ticks=False, domain=False))
+    x = alt.X("domain:N", sort=domains, title="domain", axis=_AXIS)
     y = alt.Y("pool:N", sort=pools, title="layer and pool", axis=alt.Axis(ticks=False, domain=False))
     scale = alt.Scale(scheme="blueorange", type="symlog", domainMid=1, reverse=True)
     shade = alt.Color("times:Q", title="times its even part", scale=scale)
@@ -74,9 +75,12 @@ def _knockout(table: Table) -> Drawing | None:
     if not records:
         return None
     domains = list(dict.fromkeys(str(one["without"]) for one in records))
-    x = alt.X("domain:N", sort=domains, title="loss in", axis=alt.Axis(labelAngle=-45, ticks=False, domain=False))
+    x = alt.X("domain:N", sort=domains, title="loss in", axis=_AXIS)
     y = alt.Y("without:N", sort=domains, title="without the units of", axis=alt.Axis(ticks=False, domain=False))
-    shade = alt.Color("rise:Q", title="bits per byte", scale=alt.Scale(scheme="blueorange", domainMid=0, reverse=True))
+    # Even on both sides, so that what is next to nothing looks like that; a game loses a hundred times what prose does.
+    most = max(abs(float(str(one["rise"]))) for one in records)
+    scale = alt.Scale(scheme="blueorange", domain=[-most, most], type="symlog", constant=0.05, reverse=True)
+    shade = alt.Color("rise:Q", title="bits per byte", scale=scale)
     said = ["system:N", "without:N", "domain:N", alt.Tooltip("rise:Q", format="+.3f")]
     base = alt.Chart()
     cells = base.mark_rect().encode(x=x, y=y, color=shade, tooltip=said)

@@ -94,6 +94,8 @@ def knocked_out(
                     replicates[:, at], "documents")
         for at, (name, unit, direction) in enumerate(FIGURES)
     ]  # fmt: skip
+    for name, number in zip(COUNTED, value[len(FIGURES) :], strict=True):
+        found.append(_plain(f"knockout_{name}", float(number), "domains"))
     found.append(_plain("knockout_units", float(np.mean(taken)), "units/domain"))
     matrix = lost.per_byte(lost.columns().sum(0))[1 :: 1 + DRAWS]
     for domain, row in zip(domains, matrix, strict=True):
@@ -109,9 +111,8 @@ FIGURES: tuple[tuple[str, str, Direction], ...] = (
     ("selectivity", "share of the layers' effect", "none"),
     ("selectivity_random", "share of the layers' effect", "none"),
     ("selectivity_above_random", "share of the layers' effect", "higher"),
-    ("told", "domains", "none"),
-    ("domains", "domains", "none"),
 )
+COUNTED = ("told", "domains")  # after them; whole numbers of few, of which a resampled interval would be none
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ class _Lost:
             return parts[..., :-1, :] / parts[..., -1:, :]
 
     def figures(self, totals: np.ndarray) -> np.ndarray:
-        """`[n, figures]` of sums `[n, columns]`; NaN where fewer than two domains count."""
+        """`[n, figures and counted]` of sums `[n, columns]`; NaN where fewer than two domains count."""
         bits = self.per_byte(totals)
         n, d = len(bits), len(self.domains)
         share = bits[:, 1:] / bits[:, :1]
