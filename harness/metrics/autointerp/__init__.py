@@ -80,8 +80,11 @@ class Options(Strict):
     def _fits_together(self) -> Options:
         if list(self.density_edges) != sorted(set(self.density_edges)):
             raise ValueError(f"density_edges {self.density_edges} must ascend")
-        if self.least > min(self.explain, self.explain_silent, self.score, self.score_silent):
-            raise ValueError(f"least {self.least} is more than the contexts asked for of some kind")
+        if self.least > min(self.explain, self.explain_silent // 2, self.score, self.score_silent):
+            raise ValueError(
+                f"least {self.least} is more than the contexts asked for of some kind: explain {self.explain}, half of "
+                f"explain_silent {self.explain_silent}, score {self.score}, score_silent {self.score_silent}"
+            )
         if not self.chats:
             if self.explainer == "llm":
                 raise ValueError("explainer llm needs a chat judge: set judge.base_url or judge.kind=local")

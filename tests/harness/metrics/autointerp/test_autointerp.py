@@ -178,6 +178,7 @@ def test_without_enough_contexts_the_counts_say_so_and_nothing_is_scored(world, 
         ({"judge": {"base_url": "http://127.0.0.1:1/v1", "model": "m"}, "scorers": ["rule"]}, "needs explainer rule"),
         ({"density_edges": [0.1, 0.01]}, "must ascend"),
         ({"least": 30}, "least 30 is more than the contexts asked for"),
+        ({"explain_silent": 12}, "half of explain_silent 12"),  # the other half are near misses, which do not count
     ],
 )
 def test_options_that_cannot_work_are_refused_before_anything_runs(options: dict[str, Any], message: str) -> None:
