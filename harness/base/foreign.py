@@ -49,13 +49,19 @@ def folder_of(name: str, where: str, revision: str | None = None, gguf_file: str
 
 
 def _fetched(named: str, where: str, revision: str | None, wanted: list[str]) -> Path:
+    path = Path(named).expanduser()
+    if path.is_absolute() or named.startswith(".") or named.count("/") > 1:  # no id of the Hub looks like that
+        beside = [each.name for each in path.parent.iterdir() if each.is_dir()] if path.parent.is_dir() else []
+        raise BadInput(f"{where}: no such folder" + (f"; {nearest(path.name, beside)}" if beside else ""))
     try:
         from huggingface_hub import snapshot_download
 
         return Path(snapshot_download(named, revision=revision, allow_patterns=wanted))
     except Exception as error:
-        reason = " ".join(str(error).split())[:120]
-        raise BadInput(f"{where}: neither a folder nor to be had from the Hub ({reason})") from error
+        reason = " ".join(str(error.__cause__ or error).split())[:120]
+        raise BadInput(
+            f"{where}: neither a folder nor to be had from the Hub ({reason}); give the folder of a saved copy"
+        ) from error
 
 
 def _lacking(folder: Path) -> str:

@@ -132,7 +132,7 @@ def test_numbers_in_overrides_may_have_exponents() -> None:
             "systems.peer.training={target: {kind: kl, teacher: dense+topk}}",
             "target.teacher = 'dense+topk': no subject",
         ),
-        ("systems.peer.training={target: {kind: kl, teacher: 'hf:/nowhere'}}", "neither a folder nor to be had from"),
+        ("systems.peer.training={target: {kind: kl, teacher: 'hf:/nowhere'}}", "no such folder"),
         ("systems.peer.untrained=1", "systems.peer.untrained = 1: must be true or false"),
         ("systems.peer.untraned=true", "systems.peer.untraned: unknown key; did you mean untrained?"),
         ("seeds=[-1]", "seeds.0 = -1: input should be greater than or equal to 0"),

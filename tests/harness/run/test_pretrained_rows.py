@@ -161,7 +161,8 @@ def test_an_untrained_control_has_the_shape_and_not_the_weights(ran: Ran) -> Non
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ("hf:ROOT/nowhere: {}", "neither a folder nor to be had from the Hub"),
+        ("hf:ROOT/gpt3: {}", "no such folder; did you mean gpt2"),
+        ("hf:nobody/nothing: {}", "neither a folder nor to be had from the Hub"),
         ("hf:ROOT/empty: {}", "no config.json with"),
         ("hf:ROOT/pickled: {}", r"only pickled weights \(pytorch_model.bin\), which can run code"),
         ("hf:ROOT/quantised: {}", "name its file: gguf_file=model.gguf"),
