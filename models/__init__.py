@@ -23,7 +23,9 @@ def _no_hub_kernels(*_: object, **__: object) -> bool:
 import_utils.is_kernels_available = _no_hub_kernels
 transformers.utils.is_kernels_available = _no_hub_kernels  # pyright: ignore[reportPrivateImportUsage]
 
-from models.feed_forward import FeedForward, Tap  # noqa: E402
+from kernels.codes import Codes  # noqa: E402
+from models.config import TrunkConfig  # noqa: E402
+from models.feed_forward import FeedForward, FixedWrites, Role, Tap  # noqa: E402
 from models.registry import ARCHITECTURES, Architecture, build, register  # noqa: E402
 from models.trunk import TrunkForCausalLM  # noqa: E402
 
@@ -33,8 +35,12 @@ for _module in sorted(set(registered("models").values())):
 __all__ = [
     "ARCHITECTURES",
     "Architecture",
+    "Codes",
     "FeedForward",
+    "FixedWrites",
+    "Role",
     "Tap",
+    "TrunkConfig",
     "TrunkForCausalLM",
     "build",
     "register",

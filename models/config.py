@@ -71,6 +71,11 @@ class TrunkConfig(PreTrainedConfig):
         return {field.name: field for field in fields(cls) if field.name not in theirs}
 
 
+def residual_std(config: TrunkConfig) -> float:
+    """Std at initialisation of the matrices that write into the residual stream, two in each layer (GPT-2)."""
+    return config.initializer_range / math.sqrt(2 * config.n_layers)
+
+
 def nearest_numbers(value: float, allowed: Iterable[int]) -> str:
     """ "nearest: 961 or 1024": the allowed numbers on both sides of `value`."""
     numbers = sorted(allowed)

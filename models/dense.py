@@ -74,6 +74,9 @@ class Dense(FixedWrites):
         matrices = 2 if self.w_gate is None else 3
         return matrices * 2 * self.w_out.in_features * self.w_out.out_features
 
+    def active_parameters(self) -> int:
+        return self.parameter_count()
+
 
 class DenseForCausalLM(TrunkForCausalLM):
     config_class = DenseConfig

@@ -10,10 +10,12 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from transformers import initialization as init
 
 from kernels import sparse_dictionary
 from kernels.codes import Codes
-from models.config import TrunkConfig
+from models import counted
+from models.config import TrunkConfig, residual_std
 
 Role = Literal["embedding", "norm", "matrix", "router", "table"]
 
@@ -38,6 +40,9 @@ class FeedForward(nn.Module, ABC):
     Layers get their place (`layer_index`, from 0) and what `build_shared` returned for the whole model: parameters tied
     across layers live there, and a group's first layer can leave its routing there for the layers after it.
 
+    A layer says `n_units`, `read` and `write` (or, with `FixedWrites`, `write_vectors`); the rest follows from them or
+    from its shapes. What it says better by itself, it says: a faster `fused`, a closed form of its cost.
+
     auxiliary: in training mode, the layer's auxiliary losses on the last forward by name, unweighted, 0-d, with
     gradient. A layer that has the loss `name` has `name_coefficient` in its config.
 
@@ -60,6 +65,7 @@ class FeedForward(nn.Module, ABC):
 
     def __init__(self, config: TrunkConfig, layer_index: int, shared: nn.Module | None) -> None:
         super().__init__()
+        self.config = config
         self.layer_index = layer_index
         self.auxiliary: dict[str, Tensor] = {}
         self._shared = (shared,)  # in a tuple: its parameters belong to the model, once, and not to every layer
@@ -80,8 +86,17 @@ class FeedForward(nn.Module, ABC):
     def init_weights(self, config: TrunkConfig) -> None:
         """Initialise the parameters that hang directly on this module (transformers calls it; linears are done).
 
-        Use `transformers.initialization`, which leaves alone what was loaded.
+        Use `transformers.initialization`, which leaves alone what was loaded. Unless a layer says otherwise, shapes
+        decide: tensors of two or more dimensions are drawn as linears are, vectors stay as the layer made them, and a
+        linear from another width to d_model writes to the residual stream.
         """
+        for parameter in self.parameters(recurse=False):
+            if parameter.ndim > 1:
+                init.normal_(parameter, std=config.initializer_range)
+        for linear in (module for module in self.modules() if isinstance(module, nn.Linear)):
+            writes = linear.out_features == config.d_model != linear.in_features
+            if writes and not getattr(linear, "writes_residual", False):  # one that is marked was drawn so
+                init.normal_(linear.weight, std=residual_std(config))
 
     def forward(self, x: Tensor, position_ids: Tensor) -> Tensor:
         """x `[batch, T, d_model]`, position_ids `[batch or 1, T]` absolute positions -> `[batch, T, d_model]`."""
@@ -96,9 +111,11 @@ class FeedForward(nn.Module, ABC):
             out = out + self.rest(flat)
         return out.view_as(x)
 
-    @abstractmethod
     def fused(self, x: Tensor) -> Tensor:
-        """x `[tokens, d_model]` -> `[tokens, d_model]`, the fastest way."""
+        """x `[tokens, d_model]` -> `[tokens, d_model]`, the fastest way. Through the units, unless a layer knows a
+        faster one."""
+        rows = torch.zeros(len(x), 2, dtype=torch.long, device=x.device)  # nobody looks at them
+        return self.write(self.read(x, rows), x) + self.rest(x)
 
     @abstractmethod
     def read(self, x: Tensor, rows: Tensor) -> Codes:
@@ -123,13 +140,18 @@ class FeedForward(nn.Module, ABC):
         """`[tokens, d_model]`: what no unit owns. Nothing, unless a layer says otherwise."""
         return torch.zeros_like(x)
 
-    @abstractmethod
     def flops_per_token(self) -> int:
-        """Forward FLOPs of the layer's matrix products for one token (a multiply-add is 2)."""
+        """Forward FLOPs of the layer's matrix products for one token (a multiply-add is 2). Counted, unless a layer has
+        a closed form."""
+        return counted.flops_per_token(self)
+
+    def parameter_count(self) -> int:
+        """Parameters, each once; those of `shared` are the model's."""
+        return sum(p.numel() for p in self.parameters())
 
     def active_parameters(self) -> int:
-        """Parameters that one token touches. All of them, unless a layer says otherwise."""
-        return sum(p.numel() for p in self.parameters())
+        """Parameters that one token touches. Counted, unless a layer has a closed form."""
+        return counted.active_parameters(self)
 
     def __getstate__(self) -> dict:
         """Copies do not get the graph of the last forward (torch refuses to copy tensors that hang in one)."""

@@ -135,7 +135,7 @@ class Moex(FixedWrites):
     def active_parameters(self) -> int:
         """The router and k experts. (The sparsity router looks at two vectors per expert, made of its rows.)"""
         idle = (self.n_experts - self.k) * 2 * self.width * self.d_model
-        return super().active_parameters() - idle
+        return self.parameter_count() - idle
 
 
 class MoexForCausalLM(TrunkForCausalLM):

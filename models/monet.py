@@ -285,6 +285,9 @@ class Monet(FeedForward):
         # Mixing: two products per index, of all m in all; biases.
         return routing + 2 * 2 * d * wide + 2 * 2 * self.heads * wide + 2 * self.n * d
 
+    def active_parameters(self) -> int:
+        return self.parameter_count()
+
 
 def _losses(g1: Tensor, g2: Tensor) -> dict[str, Tensor]:
     both = torch.cat([g1, g2], dim=1)  # [tokens, 2 · heads, n]

@@ -149,7 +149,7 @@ class Peer(FixedWrites):
     def active_parameters(self) -> int:
         """Every sub-key is scored; of the experts, heads · k rows of u and of v (all, where there are fewer)."""
         tables = self.u.numel() + self.v.numel()
-        return super().active_parameters() - tables + 2 * min(self.heads * self.k, self.n_units) * self.u.shape[1]
+        return self.parameter_count() - tables + 2 * min(self.heads * self.k, self.n_units) * self.u.shape[1]
 
 
 def typical_scores(n: int, k: int) -> Tensor:

@@ -277,7 +277,7 @@ class Pools(FixedWrites):
         is the model's, counted once."""
         idle_pools = (self.n_pools - self.visits) * (2 * self.keys1[0].numel() + 1)
         tables = self.u.numel() + self.v.numel()
-        return super().active_parameters() - idle_pools - tables + 2 * self.max_experts * self.u.shape[1]
+        return self.parameter_count() - idle_pools - tables + 2 * self.max_experts * self.u.shape[1]
 
 
 def _balance(chosen: Tensor, mean: Tensor) -> Tensor:

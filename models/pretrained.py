@@ -112,6 +112,9 @@ class PretrainedLayer(Wrapped):
     def flops_per_token(self) -> int:
         return sum(2 * p.numel() for p in self.mlp.parameters() if p.ndim == 2)
 
+    def active_parameters(self) -> int:
+        return self.parameter_count()
+
     def _activations(self, x: Tensor) -> Tensor:
         """x `[tokens, d_model]` -> `[tokens, n_units]`: what the output projection reads."""
         found: list[Tensor] = []

@@ -98,7 +98,7 @@ class ExpertsLayer(Wrapped):
         return 2 * (matrices + self.k * self._of_an_expert())
 
     def active_parameters(self) -> int:
-        return super().active_parameters() - (self.n_experts - self.k) * self._of_an_expert()
+        return self.parameter_count() - (self.n_experts - self.k) * self._of_an_expert()
 
     def _of_an_expert(self) -> int:
         return sum(p.numel() for p in self._part(self.names.experts).parameters()) // self.n_experts

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from typing import Any, overload
 
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from kernels.registry import Registry, nearest
 from models.config import TrunkConfig
+from models.feed_forward import FeedForward
 from models.trunk import TrunkForCausalLM
 
 
@@ -41,13 +44,41 @@ class Architecture:
 ARCHITECTURES: Registry[Architecture] = Registry("architecture", "models", "harness.systems")
 
 
-def register(name: str, model_class: type[TrunkForCausalLM], **fixed: Any) -> None:
-    """Add an architecture under `name`, and its classes to transformers' Auto classes. ValueError: `name` is taken."""
+@overload
+def register(name: str, what: type[TrunkForCausalLM], /, **fixed: Any) -> None: ...
+@overload
+def register(name: str, what: type[TrunkConfig], layer: type[FeedForward], /, **fixed: Any) -> None: ...
+def register(
+    name: str, what: type[TrunkForCausalLM] | type[TrunkConfig], layer: type[FeedForward] | None = None, /, **fixed: Any
+) -> None:
+    """Add an architecture under `name`, and its classes to transformers' Auto classes.
+
+    what: the configuration of a layer, around which the model is built, or a model class of its own. A configuration
+    without a `model_type` gets the name. fixed: settings that the name fixes. ValueError: `name` is taken.
+    """
+    if layer is None:
+        assert issubclass(what, TrunkForCausalLM)
+        model_class = what
+    else:
+        assert issubclass(what, TrunkConfig)
+        what.model_type = what.model_type or name
+        model_class = _model_around(what, layer)
     config_class = model_class.config_class
     if config_class.model_type not in CONFIG_MAPPING or CONFIG_MAPPING[config_class.model_type] is not config_class:
         AutoConfig.register(config_class.model_type, config_class)
         AutoModelForCausalLM.register(config_class, model_class)
     ARCHITECTURES.register(name, Architecture(name, model_class, fixed))
+
+
+@cache
+def _model_around(config_class: type[TrunkConfig], layer: type[FeedForward]) -> type[TrunkForCausalLM]:
+    """One class for all names of a layer. It stands in the layer's file: there pickles look for it, and a stage's key
+    for the code that it hashes."""
+    name = f"{layer.__name__}ForCausalLM"
+    body = {"config_class": config_class, "feed_forward_class": layer, "__module__": layer.__module__}
+    made = type(name, (TrunkForCausalLM,), body)
+    setattr(sys.modules[layer.__module__], name, made)
+    return made
 
 
 def build(name: str, **settings: Any) -> TrunkForCausalLM:

@@ -24,7 +24,7 @@ from transformers.utils.generic import can_return_tuple
 from transformers.utils.output_capturing import capture_outputs
 
 from kernels.memory import settle
-from models.config import TrunkConfig
+from models.config import TrunkConfig, residual_std
 from models.feed_forward import FeedForward, Role
 from models.subject import Subject
 
@@ -282,11 +282,6 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": F.silu,
     "relu2": lambda h: F.relu(h).square(),
 }
-
-
-def residual_std(config: TrunkConfig) -> float:
-    """Std at initialisation of the matrices that write into the residual stream, two in each layer (GPT-2)."""
-    return config.initializer_range / math.sqrt(2 * config.n_layers)
 
 
 def second_moment(activation: str, std: float = 1.0) -> float:

@@ -38,7 +38,7 @@ def test_an_unknown_setting_names_the_nearest_one():
 
 
 def test_an_unknown_architecture_names_the_nearest_one():
-    with pytest.raises(ValueError, match=r"no architecture 'pear'; did you mean peer\? \(allowed: dense, "):
+    with pytest.raises(ValueError, match=r"no architecture 'pear'; did you mean peer\? \(allowed: bilinear, dense, "):
         models.build("pear")
 
 

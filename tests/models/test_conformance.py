@@ -21,6 +21,7 @@ SMALLER_WHERE_KNOWN = {
     "dense": {"d_ff": 48},
     "monet": {"n_experts": 64, "heads": 2, "k": 2, "d_expert": 4},
     "moex": {"n_experts": 4, "d_expert": 16},
+    "mxd": {"n_experts": 64, "k": 6, "d_ff": 48},
     "pools": {"pools": 4, "experts_per_pool": 16, "max_experts": 6, "d_key": 8, "side_width": 8},
 }
 

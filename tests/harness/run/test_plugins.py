@@ -15,52 +15,11 @@ from harness.tables import folder as results
 pytestmark = pytest.mark.slow
 
 
+ROOT = Path(__file__).resolve().parents[3]
 # Entry-point group → what the one file says.
 FILES = {
-    "harness.systems": '''
-"""A layer of squared neurons."""
-
-from torch import nn
-
-from kernels.codes import Codes
-from models.config import TrunkConfig
-from models.registry import register
-from models.trunk import TrunkForCausalLM
-from models.feed_forward import FixedWrites
-
-
-class SquareConfig(TrunkConfig):
-    model_type = "toy-square"
-    width: int = 24
-
-
-class Square(FixedWrites):
-    def __init__(self, config, layer_index, shared):
-        super().__init__(config, layer_index, shared)
-        self.n_units = config.width
-        self.w_in = nn.Linear(config.d_model, config.width, bias=False)
-        self.w_out = nn.Linear(config.width, config.d_model, bias=False)
-
-    def fused(self, x):
-        return self.w_out(self.w_in(x).relu() ** 2)
-
-    def read(self, x, rows):
-        return Codes.from_dense(self.w_in(x).relu() ** 2, rows)
-
-    def write_vectors(self):
-        return self.w_out.weight.T
-
-    def flops_per_token(self):
-        return 4 * self.w_in.weight.numel()
-
-
-class SquareForCausalLM(TrunkForCausalLM):
-    config_class = SquareConfig
-    feed_forward_class = Square
-
-
-register("toy_square", SquareForCausalLM)
-''',
+    # The adapter that README.md prints, as it stands there.
+    "harness.systems": (ROOT / "README.md").read_text().split("```python\n")[1].split("```")[0],
     "harness.dictionaries": '''
 """TopK that keeps twice as many."""
 
@@ -164,8 +123,8 @@ dictionary_training: {train_tokens: 4_096, batch_tokens: 256}
 evaluation: {sequences: 32, codes_sequences: 32, resamples: 100}
 tracking: "off"
 systems:
-  toy_square: {d_model: 16, n_layers: 1, n_heads: 1, width: 20}
-  toy_square+toy_double: {k: 2, n_latents: 32, dead_after_tokens: 2_048}
+  square: {d_model: 16, n_layers: 1, n_heads: 1, width: 20}
+  square+toy_double: {k: 2, n_latents: 32, dead_after_tokens: 2_048}
 metrics:
   loss: {}
   sparsity: {}
