@@ -29,7 +29,7 @@ aten = torch.ops.aten
 
 def flops_per_token(layer: FeedForward) -> int:
     """Forward FLOPs of the layer's products for one token; a multiply-add is 2."""
-    counter = FlopCounterMode(display=False, custom_mapping=_FORMULAS)
+    counter = FlopCounterMode(display=False, custom_mapping=FORMULAS)
     with torch.device("cpu"), torch.no_grad():
         probe, tokens = _like(layer), _tokens(FLOP_TOKENS, layer.config.d_model)
         with counter:
@@ -81,7 +81,7 @@ def _sum_into_rows(_out: tuple, _dim: int, _rows: tuple, added: tuple, *_: Any, 
     return 2 * added[0] * added[1] if len(added) == 2 else 0
 
 
-_FORMULAS: dict[Any, Callable[..., int]] = {
+FORMULAS: dict[Any, Callable[..., int]] = {
     aten._embedding_bag: _bag,
     aten._embedding_bag_forward_only: _bag,
     aten.mv: _vector_product,
