@@ -27,7 +27,7 @@ SINGLE_TOKENS = 8  # that run one at a time, since tokens of a batch would share
 aten = torch.ops.aten
 
 
-def flops_per_token(layer: FeedForward) -> int:
+def counted_flops(layer: FeedForward) -> int:
     """Forward FLOPs of the layer's products for one token; a multiply-add is 2."""
     counter = FlopCounterMode(display=False, custom_mapping=FORMULAS)
     with torch.device("cpu"), torch.no_grad():
@@ -37,7 +37,7 @@ def flops_per_token(layer: FeedForward) -> int:
     return round(counter.get_total_flops() / FLOP_TOKENS)
 
 
-def active_parameters(layer: FeedForward) -> int:
+def counted_active(layer: FeedForward) -> int:
     """Entries of the layer's parameters that one token reads, on average. Where an op looks rows up (an expert's in a
     table), these rows; else all that the op is given."""
     with torch.device("cpu"), torch.no_grad():

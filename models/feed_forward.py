@@ -14,8 +14,8 @@ from transformers import initialization as init
 
 from kernels import sparse_dictionary
 from kernels.codes import Codes
-from models import counted
 from models.config import TrunkConfig, residual_std
+from models.counted import counted_active, counted_flops
 
 Role = Literal["embedding", "norm", "matrix", "router", "table"]
 
@@ -143,7 +143,7 @@ class FeedForward(nn.Module, ABC):
     def flops_per_token(self) -> int:
         """Forward FLOPs of the layer's matrix products for one token (a multiply-add is 2). Counted, unless a layer has
         a closed form."""
-        return counted.flops_per_token(self)
+        return counted_flops(self)
 
     def parameter_count(self) -> int:
         """Parameters, each once; those of `shared` are the model's."""
@@ -151,7 +151,7 @@ class FeedForward(nn.Module, ABC):
 
     def active_parameters(self) -> int:
         """Parameters that one token touches. Counted, unless a layer has a closed form."""
-        return counted.active_parameters(self)
+        return counted_active(self)
 
     def __getstate__(self) -> dict:
         """Copies do not get the graph of the last forward (torch refuses to copy tensors that hang in one)."""

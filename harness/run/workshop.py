@@ -15,6 +15,7 @@ from harness.base.stop import STOP
 from harness.corpus import Corpus, floor
 from harness.corpus.labels import Labels
 from harness.run.plan import Plan, PlannedRow, Text
+from harness.run.refused import refuse_model, refuse_system
 from harness.run.search import Trial
 from harness.run.stages import (
     codes,
@@ -76,7 +77,7 @@ class Workshop:
         def produce(work: Path) -> None:
             if follow:
                 follow(work / CURVE_FILE)
-            subject.produce(self._start(stages), teacher, stages.stage.label, work)
+            subject.produce(self._asked(stages), teacher, stages.stage.label, work)
 
         return self._finished(stages.stage, produce)
 
@@ -86,7 +87,7 @@ class Workshop:
         if asked.dictionary is None:
 
             def produce(work: Path) -> None:
-                trial.produce(self._start(asked.trained), asked.stage.label, work)
+                trial.produce(self._asked(asked.trained), asked.stage.label, work)
 
         else:
             trained, learnt = self.subject(asked.trained), self._trial_dictionaries(asked)
@@ -176,7 +177,12 @@ class Workshop:
         return labels.read(self._finished(stage, produce), split)
 
     def codes(self, row: PlannedRow, evaluation: Callable[[], Evaluation]) -> Path:
-        return self._finished(row.codes, lambda work: codes.produce(evaluation(), row.codes.label, work))
+        def produce(work: Path) -> None:
+            made = evaluation()
+            refuse_system(made.system, made.split)
+            codes.produce(made, row.codes.label, work)
+
+        return self._finished(row.codes, produce)
 
     def metric(self, row: PlannedRow, name: str, evaluation: Callable[[], Evaluation]) -> Path:
         """The folder of what a metric found. Raises what the metric raises."""
@@ -211,6 +217,14 @@ class Workshop:
         if isinstance(stages.teacher, Path):
             return subject.read_foreign_teacher(stages.teacher, self.plan.numerics.device)
         return subject.read_teacher(self.subject(stages.teacher), self.plan.numerics.device)
+
+    def _asked(self, stages: SubjectStages) -> Start:
+        """What training starts from. Raises BadInput where a layer is not what it says; other people's models are asked
+        when they are read."""
+        start = self._start(stages)
+        if stages.spec.pretrained is None:
+            refuse_model(stages.spec.name, start.model(), self.corpus.train)
+        return start
 
     def _start(self, stages: SubjectStages) -> Start:
         dense = None if stages.origin is None else self.subject(stages.origin)

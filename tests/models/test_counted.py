@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 import models
 from kernels.registry import Registry
 from models import Codes, FeedForward, FixedWrites, TrunkConfig, registry
-from models.counted import active_parameters, flops_per_token
+from models.counted import counted_active, counted_flops
 
 D = 16
 
@@ -27,8 +27,8 @@ def test_what_is_counted_is_what_closed_forms_say(name: str) -> None:
     """Not of the sparsity router, whose scores come from all experts' matrices, nor of pools, where a token takes fewer
     experts than it may; their forms are conventions."""
     made = layer(name)
-    assert flops_per_token(made) == made.flops_per_token()
-    assert active_parameters(made) == made.active_parameters()
+    assert counted_flops(made) == made.flops_per_token()
+    assert counted_active(made) == made.active_parameters()
 
 
 @pytest.mark.parametrize("implementation", ["reference", "cpu"])

@@ -18,7 +18,6 @@ from harness.base.progress import stage_progress
 from harness.corpus.stored import Corpus  # at run time too: how it is read is part of the key
 from harness.run.numerics import Numerics
 from harness.run.stages import pretrained
-from harness.run.stages.refused import refuse_model
 from harness.store.stages import Stage
 from harness.training import upcycling
 from harness.training.config import TrainingConfig
@@ -166,7 +165,6 @@ def train(
 ) -> TrunkForCausalLM:
     """Leaves what `train_subject` leaves in `work`. Raises what it raises."""
     model = start.model()
-    refuse_model(start.spec.name, model, start.corpus.train)
     with stage_progress(label) as report:
         train_subject(
             model,
