@@ -15,6 +15,7 @@ import typer
 from harness.base.errors import BadInput, HarnessError
 from harness.base.files import store_root
 from harness.bench.commands import bench
+from harness.run.checking import check
 from harness.run.looking import steer, trace
 from harness.run.stopping import stop_after_a_checkpoint, stop_at_once
 from harness.run.verifying import diff, verify
@@ -39,6 +40,7 @@ app = typer.Typer(
 )
 
 app.add_typer(bench, name="bench")
+app.command()(check)
 app.command()(steer)
 app.command()(trace)
 app.command()(verify)
@@ -216,9 +218,9 @@ def doctor() -> None:
     from harness.run.doctor import checks
 
     found = checks(store_root())
-    for check in found:
-        _say(f"{'ok' if check.ok else '--'}  {check.name:16}  {check.text}")
-    broken = [check.name for check in found if not check.ok]
+    for one in found:
+        _say(f"{'ok' if one.ok else '--'}  {one.name:16}  {one.text}")
+    broken = [one.name for one in found if not one.ok]
     _say(f"to mend: {', '.join(broken)}" if broken else "nothing is broken")
     raise typer.Exit(1 if broken else 0)
 

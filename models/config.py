@@ -35,6 +35,7 @@ class TrunkConfig(PreTrainedConfig):
     attention_bias: ClassVar[bool] = False
     attention_dropout: ClassVar[float] = 0.0
     zero_allowed: ClassVar[frozenset[str]] = frozenset()
+    small: ClassVar[dict[str, Any]] = {}  # settings of a model as small as can be, on which conformance.py asks
 
     vocab_size: int = 2048
     d_model: int = 128

@@ -12,7 +12,7 @@ A neuron's coefficient is what multiplies its row of the output matrix:
 There are no biases, so `rest` is nothing. gelu and swiglu units practically never are exactly zero either.
 """
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -29,6 +29,7 @@ class DenseConfig(TrunkConfig):
     of that, rounded to a multiple of 8, so that the variants have equally many parameters."""
 
     model_type: ClassVar[str] = "dense"
+    small: ClassVar[dict[str, Any]] = {"d_ff": 48}
 
     d_ff: int | None = None
     activation: Literal["gelu", "relu", "swiglu", "solu"] = "gelu"

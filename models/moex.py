@@ -17,7 +17,7 @@ Unit: neuron m of expert e, number e · d_expert + m; its coefficient gate · ac
 W_out. Tokens are sorted by expert: one product per expert, and no token is dropped.
 """
 
-from typing import ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,7 @@ class MoexConfig(TrunkConfig):
     many neurons as a dense layer of width 4·d_model has."""
 
     model_type: ClassVar[str] = "moex"
+    small: ClassVar[dict[str, Any]] = {"n_experts": 4, "d_expert": 16}
     zero_allowed: ClassVar[frozenset[str]] = frozenset({"balance_coefficient", "z_coefficient"})
 
     n_experts: int = 8

@@ -18,7 +18,7 @@ by `read` alone (tokens × N numbers, in pieces), and nothing of size N × d eve
 
 import math
 from collections.abc import Callable
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -58,6 +58,7 @@ class MonetConfig(TrunkConfig):
     """
 
     model_type: ClassVar[str] = "monet"
+    small: ClassVar[dict[str, Any]] = {"n_experts": 64, "heads": 2, "k": 2, "d_expert": 4}
     zero_allowed: ClassVar[frozenset[str]] = frozenset({"uniformity_coefficient", "ambiguity_coefficient"})
 
     decomposition: Literal["horizontal", "vertical"] = "horizontal"

@@ -11,6 +11,8 @@ gates as features, as we do; the hidden neurons belong to no unit, and a reader 
 so that the sum starts as large as a dense layer's output.
 """
 
+from typing import Any, ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -23,6 +25,8 @@ from models import Codes, FeedForward, TrunkConfig, register
 
 class MxdConfig(TrunkConfig):
     """n_experts decoders, of which a token uses at most k, of one hidden layer of d_ff neurons (None: 4·d_model)."""
+
+    small: ClassVar[dict[str, Any]] = {"n_experts": 32, "k": 4, "d_ff": 48}
 
     n_experts: int = 512
     k: int = 16

@@ -8,7 +8,7 @@ Unit: an expert. Its coefficient is (sum of its gates over the heads that retrie
 
 import math
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -43,6 +43,7 @@ class PeerConfig(TrunkConfig):
     """
 
     model_type: ClassVar[str] = "peer"
+    small: ClassVar[dict[str, Any]] = {"n_experts": 64, "heads": 2, "k": 4, "d_key": 8}
 
     n_experts: int = 4096
     heads: int = 4  # of retrieval; `n_heads` is attention's

@@ -55,6 +55,13 @@ class PoolsConfig(TrunkConfig):
     """
 
     model_type: ClassVar[str] = "pools"
+    small: ClassVar[dict[str, Any]] = {
+        "pools": 4,
+        "experts_per_pool": 16,
+        "max_experts": 6,
+        "d_key": 8,
+        "side_width": 8,
+    }
     zero_allowed: ClassVar[frozenset[str]] = frozenset(
         {
             "side_width",

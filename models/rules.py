@@ -36,13 +36,18 @@ class Broken:
 
 
 def broken(model: Subject, ids: Tensor) -> Broken | None:
-    """The first rule that is broken on the sequences ids `[sequences, T]`; None where all are kept. The model is asked
-    in eval mode, and left as it was; no random number is drawn from torch's own generator."""
+    """The first rule that is broken on the sequences ids `[sequences, T]`; None where all are kept."""
+    return next(every(model, ids), None)
+
+
+def every(model: Subject, ids: Tensor) -> Iterator[Broken]:
+    """All rules that are broken. The model is asked in eval mode, and left as it was; no random number is drawn from
+    torch's own generator."""
     training = model.training
     model.eval()
     try:
         with torch.no_grad():
-            return next(_all(model, ids), None)
+            yield from _all(model, ids)
     finally:
         model.train(training)
 
@@ -57,6 +62,8 @@ def broken_codes(where: str, codes: Codes, n_tokens: int, n_units: int) -> Itera
     if not bool(codes.values.isfinite().all()):
         bad = int((~codes.values.isfinite()).sum())
         yield Broken(where, "codes are finite", f"{bad} of {codes.nnz} values are NaN or infinite")
+    if zeros := int((codes.values == 0).sum()):
+        yield Broken(where, "what does not fire is not in the codes", f"{zeros} of {codes.nnz} values are 0")
     if codes.nnz and not 0 <= int(codes.units.min()) <= int(codes.units.max()) < n_units:
         low, high = int(codes.units.min()), int(codes.units.max())
         yield Broken(where, f"units are numbered from 0 to {n_units - 1}", f"units {low} to {high}")
