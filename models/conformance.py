@@ -37,7 +37,8 @@ def small(name: str, dtype: torch.dtype = torch.float64, **settings: Any) -> Tru
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.add_(0.1 * torch.randn_like(parameter))
-    return nn.Module.to(model, dtype=dtype).eval()
+    nn.Module.to(model, dtype=dtype)
+    return model.eval()
 
 
 def tokens(batch: int = 2, length: int = LENGTH, seed: int = 1) -> Tensor:
