@@ -16,6 +16,7 @@ from harness.base.errors import BadInput
 from harness.base.settings import Strict, validated
 from harness.corpus.config import CorpusConfig, TokenizerFrom
 from models import ARCHITECTURES, monet_release
+from models.pretrained import _EXPERT_COUNTS
 
 _CACHED = "models--"  # how the Hub's cache calls the folder of a model
 
@@ -74,6 +75,12 @@ class PretrainedModel:
     def is_monet(self) -> bool:
         """Whether it is read into our own `monet`."""
         return self.gguf_file is None and monet_release.reads(self.folder)
+
+    @cached_property
+    def kind(self) -> Literal["dense", "experts"]:
+        """Whether its feed-forward layers are pools of experts. Raises ValueError as `shape` does."""
+        text: Any = None if self.is_monet else self._config().get_text_config()
+        return "experts" if text is None or any(getattr(text, name, None) for name in _EXPERT_COUNTS) else "dense"
 
     @property
     def modules(self) -> tuple[str, ...]:

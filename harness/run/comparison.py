@@ -147,6 +147,7 @@ def _row(row: PlannedRow, workshop: Workshop, invocation: Invocation, out: Path)
             ],
             accounting=plan.matching.accounting(spec.name),
             unmatched=plan.matching.unmatched(spec.name),
+            elsewhere=None if spec.subject.pretrained is None else spec.subject.pretrained.kind,
         )
         tracked.finish(with_splice_cost([result])[0])
     return result

@@ -20,6 +20,7 @@ from harness.tables.table import (
     Accounting,
     AgainstControl,
     Difference,
+    Elsewhere,
     Figure,
     Kind,
     Provenance,
@@ -55,6 +56,7 @@ class SeedResult:
     not_applicable: dict[str, str] = field(default_factory=dict)
     accounting: Accounting | None = None
     unmatched: str | None = None
+    elsewhere: Elsewhere | None = None
 
 
 def build(
@@ -188,6 +190,7 @@ def _row(system: str, results: list[SeedResult]) -> Row:
         notes=_notes(results),
         accounting=results[0].accounting,
         unmatched=results[0].unmatched,
+        elsewhere=results[0].elsewhere,
     )
 
 

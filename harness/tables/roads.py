@@ -21,8 +21,9 @@ class Group:
 
 
 def road(row: Row) -> Road:
-    """Dense models are those whose architecture's name begins with dense; what has neither that nor a dictionary is
-    built so that it can be read. apart: controls, and rows that get another budget than the rest."""
+    """Dense models are those whose architecture's name begins with dense, and others' models without experts; what is
+    neither that nor a dictionary is built so that it can be read. apart: controls, and rows that get another budget
+    than the rest."""
     if row.kind == "reference":
         return "reference"
     name = RowName.of(row.system)
@@ -30,7 +31,8 @@ def road(row: Row) -> Road:
         return "apart"
     if name.dictionary is not None:
         return "post-hoc"
-    return "dense" if name.subject.name.split("-")[0] == "dense" else "built-in"
+    dense = row.elsewhere == "dense" if row.elsewhere is not None else name.subject.name.split("-")[0] == "dense"
+    return "dense" if dense else "built-in"
 
 
 def is_control(row: Row) -> bool:

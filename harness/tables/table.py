@@ -20,6 +20,7 @@ from harness.tables.measurement import Direction
 SCHEMA_VERSION = 1
 SCHEMA_PATH = Path(__file__).with_name("table.schema.json")
 Kind = Literal["reference", "subject", "dictionary"]
+Elsewhere = Literal["dense", "experts"]
 # How a dictionary is paid for: out of the row's budget, so that its subject trains on less; or on top of its subject's.
 Accounting = Literal["equal total", "same subject"]
 # Of a figure that has its control taken off or is divided by it: what three or more seeds say of the rest.
@@ -57,7 +58,7 @@ class RowProvenance(_Model):
 
 class Row(_Model):
     """One system. `not_applicable`: metric -> why there is no figure. `accounting`: of dictionary rows. `unmatched`:
-    why it takes no part in what the table matches."""
+    why it takes no part in what the table matches. `elsewhere`: what a subject that nobody trained here is."""
 
     system: str
     kind: Kind
@@ -68,6 +69,7 @@ class Row(_Model):
     notes: list[str] = []
     accounting: Accounting | None = None
     unmatched: str | None = None
+    elsewhere: Elsewhere | None = None
 
 
 Verdict = Literal["better", "worse", "unresolved"]

@@ -63,6 +63,11 @@ def test_a_third_partys_architecture_is_built_in_and_its_dictionaries_are_post_h
     assert [road(r) for r in made.rows] == ["built-in", "post-hoc", "built-in"]
 
 
+def test_a_model_of_others_is_dense_or_of_experts_whatever_its_name() -> None:
+    made = table(row("hf:some/gpt", {}, elsewhere="dense"), row("hf:some/moe", {}, elsewhere="experts"))
+    assert [road(r) for r in made.rows] == ["dense", "built-in"]
+
+
 def test_the_front_holds_the_rows_that_no_competing_row_beats_in_loss_and_units() -> None:
     units, on_front = front(table(*ROWS))
     assert units is not None
