@@ -62,7 +62,7 @@ FAMILIES: dict[str, Names] = {
     "qwen2_moe": Names(mixture=Mixture(shared="shared_expert", shared_gate="shared_expert_gate")),
 }
 # How many experts a mixture has, as families call it.
-_EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 
 
 class PretrainedLayer(Wrapped):
@@ -306,7 +306,7 @@ def _given(model: PreTrainedModel, names: dict[str, str] | None) -> Names:
 
 
 def _is_unknown_mixture(model: PreTrainedModel) -> bool:
-    counts = (getattr(model.config, name, None) for name in _EXPERT_COUNTS)
+    counts = (getattr(model.config, name, None) for name in EXPERT_COUNTS)
     return model.config.model_type not in FAMILIES and any(counts)
 
 

@@ -16,7 +16,7 @@ from harness.base.errors import BadInput
 from harness.base.settings import Strict, validated
 from harness.corpus.config import CorpusConfig, TokenizerFrom
 from models import ARCHITECTURES, monet_release
-from models.pretrained import _EXPERT_COUNTS
+from models.pretrained import EXPERT_COUNTS
 
 _CACHED = "models--"  # how the Hub's cache calls the folder of a model
 
@@ -80,7 +80,7 @@ class PretrainedModel:
     def kind(self) -> Literal["dense", "experts"]:
         """Whether its feed-forward layers are pools of experts. Raises ValueError as `shape` does."""
         text: Any = None if self.is_monet else self._config().get_text_config()
-        return "experts" if text is None or any(getattr(text, name, None) for name in _EXPERT_COUNTS) else "dense"
+        return "experts" if text is None or any(getattr(text, name, None) for name in EXPERT_COUNTS) else "dense"
 
     @property
     def modules(self) -> tuple[str, ...]:

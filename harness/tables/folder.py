@@ -18,7 +18,7 @@ from harness.tables.table import SCHEMA_VERSION, Table
 
 def details_folder(results: Path, row: str, seed: int) -> Path:
     """Where a results folder keeps what metrics leave for people to read about a row and seed, by metric."""
-    return results / "details" / f"{row.replace('/', '_')} seed {seed}"
+    return results / "details" / f"{row.replace('/', '_').replace(':', '_')} seed {seed}"
 
 
 def write(table: Table, folder: Path) -> None:
