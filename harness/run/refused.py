@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 
 from harness.base.errors import BadInput
 from harness.corpus.stored import PackedSplit
-from harness.systems.system import System
+from harness.systems.system import Site, System
+from kernels.codes import Codes
 from models import rules
 from models.subject import Subject
 
@@ -21,15 +24,27 @@ def refuse_model(name: str, model: Subject, split: PackedSplit) -> None:
 
 @torch.no_grad()
 def refuse_system(system: System, split: PackedSplit) -> None:
-    """As `refuse_model`, also of the codes of dictionaries that are read."""
+    """As `refuse_model`, also of the dictionaries."""
     refuse_model(system.name, system.model, split)
     if system.native:
         return
     ids = _few(split).to(system.device)
-    for site, encoded in system.encode(ids).items():
-        units = system.decomposition[site].n_units
-        for found in rules.broken_codes(f"the dictionary at {site}", encoded.codes, ids.numel(), units):
-            raise BadInput(f"{system.name} is not measured: {found}")
+    seen: dict[Site, tuple[Codes, torch.Tensor]] = {}
+
+    def tap(site: Site, codes: Codes, x: torch.Tensor) -> Codes:
+        seen[site] = (codes, x)
+        return codes
+
+    with system.tapped({site: partial(tap, site) for site in system.sites}, error="keep", rest="keep"):
+        system.model(ids, use_cache=False)
+    for site, (codes, x) in seen.items():
+        dictionary, where = system.decomposition[site], f"the dictionary at {site}"
+        found = [
+            *rules.broken_codes(where, codes, ids.numel(), dictionary.n_units),
+            *rules.broken_write(where, dictionary, codes, x),
+        ]
+        for broken in found:
+            raise BadInput(f"{system.name} is not measured: {broken}")
 
 
 def _few(split: PackedSplit) -> torch.Tensor:
