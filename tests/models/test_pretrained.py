@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from kernels.codes import Codes
+from models import rules
 from models.feed_forward import Tap
 from models.norms import norm_of
 from models.pretrained import FAMILIES, Names, PretrainedSubject
@@ -112,6 +113,11 @@ def test_what_units_and_rest_write_is_what_the_block_adds_to_the_stream(family: 
             handle.remove()
         codes = layer.read(x, torch.zeros(len(x), 2, dtype=torch.long))
         torch.testing.assert_close(layer.write(codes, x) + layer.rest(x), added, atol=2e-5, rtol=1e-4)
+
+
+@every_family
+def test_it_keeps_every_rule_that_a_run_asks(family: str) -> None:
+    assert [str(each) for each in rules.every(PretrainedSubject(tiny(family)), tokens())] == []
 
 
 @every_family
